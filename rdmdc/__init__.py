@@ -1,0 +1,6 @@
+"""RDM-DC: data poisoning of dataset condensation, and condensation that resists it.
+
+Importing the package is cheap: it imports neither torch nor pyarrow.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,303 @@
+"""Data poisoning attacks: one crafting loop, one short objective for each (§3, §2.3).
+
+Perturbations live in 255ths: a step of 1/255 in the direction of its sign stays on the grid of
+uint8 pixels, so that rounding changes nothing and the bound |δ| ≤ eps holds exactly.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rdmdc import networks, rates
+from rdmdc.augment import augment, draw
+from rdmdc.networks import ConvNet, Weights
+from rdmdc.randomness import generator
+from rdmdc.records import LabelledImages, PoisonSet, RecordError, Target
+from rdmdc.training import Progress
+
+MOMENTUM = 0.9  # Adam's β1: the sign of Adam's step is the sign of its first moment
+CHUNK = 32  # poisons embedded at once
+
+Purpose = tuple[int | str, ...]
+Objective = Callable[[Tensor, Purpose], Iterator[Tensor]]
+"""Yields the terms of the loss of pixel values (P, C, H, W) for the draws of a purpose.
+
+Each term is differentiated by itself, so that only one graph is held at a time."""
+
+
+@dataclass(frozen=True)
+class Crafting:
+    """How to craft: ``eps`` and ``step`` in 255ths, R restarts of T iterations (Algs. 1 and 2).
+
+    ``optimiser`` is sign_adam (the paper's) or adam_of_signs (Witches' Brew's). Restarts are
+    compared on ``scoring_draws`` draws common to all. ``clean_batch``: images a class to estimate
+    its clean mean from, for `untargeted` alone.
+    """
+
+    eps: int
+    step: float
+    restarts: int
+    iterations: int
+    optimiser: str
+    scoring_draws: int
+    augmentation: tuple[str, ...]
+    clean_batch: int = 0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What an attacker has: clean training data, target, network and, if wanted, victims.
+
+    ``poisons`` is the share of the class to poison, or a number of images.
+    """
+
+    train: LabelledImages
+    target: Target
+    network: ConvNet
+    victims: tuple[Weights, ...]
+    poisons: str | int
+    seed: int
+    device: str
+
+    @property
+    def purpose(self) -> Purpose:
+        """What all draws of this scene start with."""
+        return (self.seed, "poison", self.target.seed)
+
+
+def direct(scene: Scene, crafting: Crafting | None, progress: Progress) -> "Crafted":
+    """Copies of the target under the adversarial label (§5.3, Table 5); it needs no crafting."""
+    indices = choose(scene, [scene.target.adversarial_label])
+    copies = scene.target.pixels.expand(len(indices), -1, -1, -1).clone()
+    return PoisonSet(indices, scene.train.labels[indices], copies), pd.DataFrame()
+
+
+def dm(scene: Scene, crafting: Crafting, progress: Progress) -> "Crafted":
+    """DM poisoning, Alg. 2: no victims, a fresh random network and augmentation each step."""
+    indices = choose(scene, [scene.target.adversarial_label])
+    return craft(scene, indices, crafting, partial(dm_objective, scene, crafting), progress)
+
+
+def gradient_matching(scene: Scene, crafting: Crafting, progress: Progress) -> "Crafted":
+    """Gradient matching, Alg. 1 (Geiping et al. 2021), on pretrained victims."""
+    indices = choose(scene, [scene.target.adversarial_label])
+    objective = partial(gradient_matching_objective, scene, crafting, target_gradients(scene))
+    return craft(scene, indices, crafting, objective, progress)
+
+
+def untargeted(scene: Scene, crafting: Crafting, progress: Progress) -> "Crafted":
+    """Images of all classes moved away from their class's mean embedding (§2.3).
+
+    The paper names no objective: this is Eq. 5's distance, from the clean mean, maximised.
+    """
+    classes = range(len(scene.train.class_names))
+    indices = choose(scene, classes)
+    labels = scene.train.labels[indices]
+    objective = partial(untargeted_objective, scene, crafting, labels)
+    return craft(scene, indices, crafting, objective, progress)
+
+
+Crafted = tuple[PoisonSet, pd.DataFrame]
+ATTACKS: dict[str, Callable[..., Crafted]] = {
+    f.__name__: f for f in (direct, dm, gradient_matching, untargeted)
+}
+
+
+def choose(scene: Scene, classes: Sequence[int]) -> Tensor:
+    """Indices (P,) of the images to poison, of each class its share, drawn by seed and target.
+
+    Raises RecordError where a class has fewer images than are to be poisoned.
+    """
+    counts, starts = scene.train.counts(), scene.train.class_start()
+    chosen = []
+    for c in classes:
+        total, wanted = int(counts[c]), scene.poisons
+        number = wanted if isinstance(wanted, int) else rates.count(wanted, total)
+        if not 0 < number <= total:
+            raise RecordError(
+                f"{number} poisons cannot replace images of class {scene.train.class_names[c]!r},"
+                f" which has {total}; set the condition's poisons to 1..{total}"
+            )
+        order = torch.randperm(total, generator=generator(*scene.purpose, "indices", c))
+        chosen.append(order[:number].sort().values + starts[c])
+    return torch.cat(chosen)
+
+
+def craft(
+    scene: Scene, indices: Tensor, crafting: Crafting, objective: Objective, progress: Progress
+) -> Crafted:
+    """The loop of Algs. 1 and 2: random start, T projected steps, R restarts, the best one kept.
+
+    The pseudocode overwrites δ* in each restart; the text keeps the best, and so does this, by the
+    objective on draws common to all restarts: minima over single random networks compare noise.
+    The trace has a row per restart and iteration, and one (iteration −1) for a restart's score.
+    """
+    base = scene.train.pixels[indices].to(scene.device, torch.float32)
+    low, high = (base - crafting.eps).clamp(min=0), (base + crafting.eps).clamp(max=255)
+    rows: list[tuple[int, int, float]] = []
+    best, best_score = base, float("inf")
+    for restart in range(crafting.restarts):
+        purpose = (*scene.purpose, "restart", restart)
+        noise = torch.rand(base.shape, generator=generator(*purpose, "start")).to(scene.device)
+        values = (base + (2 * noise - 1) * crafting.eps).round().clamp(low, high)
+        stepper = OPTIMISERS[crafting.optimiser](crafting)
+        for t in range(crafting.iterations):
+            loss, gradient = _differentiate(objective, values, (*purpose, t))
+            values = (values - stepper(gradient, t)).clamp(low, high)
+            rows.append((restart, t, loss))
+            progress(
+                restart * crafting.iterations + t + 1,
+                crafting.restarts * crafting.iterations,
+                loss,
+            )
+        values = values.round().clamp(low, high)
+        score = score_on_common_draws(scene, crafting, objective, values)
+        rows.append((restart, -1, score))
+        if score < best_score:
+            best, best_score = values, score
+    poisons = PoisonSet(indices, scene.train.labels[indices], best.to("cpu", torch.uint8))
+    return poisons, pd.DataFrame(rows, columns=["restart", "iteration", "objective"])
+
+
+def score_on_common_draws(
+    scene: Scene, crafting: Crafting, objective: Objective, values: Tensor
+) -> float:
+    """Mean objective of pixel values over held-out draws that are the same for every restart."""
+    purposes = [(*scene.purpose, "score", i) for i in range(crafting.scoring_draws)]
+    return sum(_value(objective, values, p) for p in purposes) / len(purposes)
+
+
+def _value(objective: Objective, values: Tensor, purpose: Purpose) -> float:
+    return sum(float(term.detach()) for term in objective(values, purpose))
+
+
+def _differentiate(objective: Objective, values: Tensor, purpose: Purpose) -> tuple[float, Tensor]:
+    """The sum of the objective's terms and its gradient (P, C, H, W) by pixel values."""
+    values = values.detach().requires_grad_()
+    loss, gradient = 0.0, torch.zeros_like(values)
+    for term in objective(values, purpose):
+        gradient += torch.autograd.grad(term, values)[0]
+        loss += float(term.detach())
+    return loss, gradient
+
+
+# --- optimisers ------------------------------------------------------------------------------
+
+Stepper = Callable[[Tensor, int], Tensor]
+"""What to subtract from the pixel values, in 255ths, for a gradient at iteration t."""
+
+
+def sign_adam(crafting: Crafting) -> Stepper:
+    """The paper's "signed Adam, equivalent to signed momentum SGD": ± step by the moment's sign."""
+    moment: list[Tensor] = []
+
+    def step(gradient: Tensor, t: int) -> Tensor:
+        last = moment.pop() if moment else torch.zeros_like(gradient)
+        moment.append(MOMENTUM * last + (1 - MOMENTUM) * gradient)
+        return crafting.step * moment[0].sign()
+
+    return step
+
+
+def adam_of_signs(crafting: Crafting) -> Stepper:
+    """Witches' Brew's: Adam fed with the gradient's sign, its step × 0.1 at 3/8, 5/8 and 7/8."""
+    moments: list[tuple[Tensor, Tensor]] = []
+
+    def step(gradient: Tensor, t: int) -> Tensor:
+        sign = gradient.sign()
+        first, second = moments.pop() if moments else (torch.zeros_like(sign),) * 2
+        first, second = 0.9 * first + 0.1 * sign, 0.999 * second + 0.001 * sign.square()
+        moments.append((first, second))
+        decays = sum(8 * t >= eighths * crafting.iterations for eighths in (3, 5, 7))
+        unbiased = first / (1 - 0.9 ** (t + 1)), second / (1 - 0.999 ** (t + 1))
+        return crafting.step * 0.1**decays * unbiased[0] / (unbiased[1].sqrt() + 1e-8)
+
+    return step
+
+
+OPTIMISERS = {f.__name__: f for f in (sign_adam, adam_of_signs)}
+
+
+# --- objectives ------------------------------------------------------------------------------
+
+
+def dm_objective(
+    scene: Scene, crafting: Crafting, values: Tensor, purpose: Purpose
+) -> Iterator[Tensor]:
+    """Eq. 5: ‖Φ_θ(A_w(x_t)) − mean_p Φ_θ(A_w(x_p + δ_p))‖² for one θ and one w."""
+    target = scene.target.pixels.to(values)[None]
+    embeddings = _embed(scene, crafting, torch.cat([target, values]), purpose)
+    yield (embeddings[0] - embeddings[1:].mean(0)).square().sum()
+
+
+def untargeted_objective(
+    scene: Scene, crafting: Crafting, labels: Tensor, values: Tensor, purpose: Purpose
+) -> Iterator[Tensor]:
+    """A term a class: −‖mean of its clean images' embeddings − mean of its poisons'‖²."""
+    starts, counts = scene.train.class_start(), scene.train.counts()
+    for c in labels.unique().tolist():
+        order = torch.randperm(int(counts[c]), generator=generator(*purpose, "clean", c))
+        clean = scene.train.pixels[starts[c] + order[: crafting.clean_batch]].to(values)
+        mine = values[labels.to(values.device) == c]
+        embeddings = _embed(scene, crafting, torch.cat([clean, mine]), (*purpose, c))
+        mean, poisoned = embeddings[: len(clean)].mean(0), embeddings[len(clean) :].mean(0)
+        yield -(mean - poisoned).square().sum()
+
+
+def _embed(scene: Scene, crafting: Crafting, values: Tensor, purpose: Purpose) -> Tensor:
+    """Embeddings (n, D) of pixel values by a fresh network, all under one augmentation."""
+    weights = networks.to(scene.network.draw(generator(*purpose, "network")), scene.device)
+    drawn = draw(crafting.augmentation, 1, generator(*purpose, "augmentation"), shared=False)
+    inputs = augment(scene.train.normalisation.normalise(values)[None], drawn)[0]
+    return torch.cat([scene.network.embed(weights, part) for part in inputs.split(CHUNK)])
+
+
+def target_gradients(scene: Scene) -> list[list[Tensor]]:
+    """∇_θ ℓ(x^t, y^adv, θ) for each victim: fixed, without augmentation (Eq. 4)."""
+    inputs = scene.train.normalisation.normalise(scene.target.pixels.to(scene.device))[None]
+    label = torch.tensor([scene.target.adversarial_label], device=scene.device)
+    gradients = []
+    for victim in scene.victims:
+        weights = _trainable(victim, scene.device)
+        loss = F.cross_entropy(scene.network.logits(weights, inputs), label)
+        gradients.append(list(torch.autograd.grad(loss, list(weights.values()))))
+    return gradients
+
+
+def gradient_matching_objective(
+    scene: Scene,
+    crafting: Crafting,
+    wanted: Sequence[Sequence[Tensor]],
+    values: Tensor,
+    purpose: Purpose,
+) -> Iterator[Tensor]:
+    """Eq. 4, a term a victim: (1 − cosine of wanted and the poisons' gradient) / victims.
+
+    The cosine is of all parameters' gradients concatenated; poisons are augmented with one
+    operation for all and separate numbers for each.
+    """
+    drawn = draw(
+        crafting.augmentation, len(values), generator(*purpose, "augmentation"), shared=True
+    )
+    labels = torch.full((len(values),), scene.target.adversarial_label, device=values.device)
+    for victim, target in zip(scene.victims, wanted, strict=True):
+        inputs = scene.train.normalisation.normalise(values)
+        inputs = augment(inputs.unsqueeze(1), drawn).squeeze(1)
+        weights = _trainable(victim, scene.device)
+        loss = F.cross_entropy(scene.network.logits(weights, inputs), labels, reduction="sum")
+        poisons = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+        product = torch.stack([(a * b).sum() for a, b in zip(target, poisons, strict=True)]).sum()
+        yield (1 - product / (_norm(target) * _norm(poisons))) / len(scene.victims)
+
+
+def _norm(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.stack([t.square().sum() for t in tensors]).sum().sqrt()
+
+
+def _trainable(weights: Weights, device: str) -> Weights:
+    return {n: v.clone().requires_grad_() for n, v in networks.to(weights, device).items()}

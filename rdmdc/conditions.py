@@ -1,0 +1,232 @@
+"""What a preset asks for: conditions × targets × runs × estimator instances, checked and resolved.
+
+Snakemake imports this module at every start, so it imports neither torch nor pyarrow. A *case* is
+a condition with its target: "clean", which serves every target, or "dm64/target=3".
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rdmdc import rates
+
+Config = Mapping[str, Any]
+
+
+class ConfigError(ValueError):
+    """A preset that contradicts itself; the message names the key, the fault and the remedy."""
+
+
+FILTERS = {"trimmed_mean", "truncated_mean", "spectral_mean", "random_mean"}
+COMMON = ("dataset", "network", "augmentation", "seed", "device", "threads")
+
+
+def check(config: Config) -> None:
+    """Raise ConfigError for what the schema cannot see: names, rates and batches that clash."""
+    _check_panels(config)
+    for name, condition in config["conditions"].items():
+        _check_condition(config, name, condition)
+    for name, table in config["tables"].items():
+        for row in table["rows"]:
+            where = f"tables.{name}"
+            condition = _entry(config, "conditions", row["condition"], where)
+            if condition["attack"] == "none":
+                raise ConfigError(f"{where}: {row['condition']} has no attack to report")
+            for instance in row["estimators"]:
+                for shown in (row["condition"], condition["clean"]):
+                    panel_of(config, shown, instance)
+    seeds = [target_seed(t) for t in config["targets"]]
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"targets: a seed is listed twice in {seeds}; remove one")
+
+
+def _entry(config: Config, section: str, name: str, where: str) -> Any:
+    if name not in config[section]:
+        raise ConfigError(
+            f"{where}: no {section} entry is named {name!r}; there are"
+            f" {', '.join(config[section]) or 'none'}"
+        )
+    return config[section][name]
+
+
+def _check_panels(config: Config) -> None:
+    for panel, names in config["panels"].items():
+        for name in names:
+            estimator = _entry(config, "estimators", name, f"panels.{panel}")
+            if (estimator["function"] in FILTERS) != ("drop" in estimator):
+                raise ConfigError(
+                    f"estimators.{name}: {estimator['function']} takes"
+                    f" {'a' if estimator['function'] in FILTERS else 'no'} drop"
+                )
+
+
+def _check_condition(config: Config, name: str, condition: Mapping[str, Any]) -> None:
+    where = f"conditions.{name}"
+    attack = condition["attack"]
+    if attack == "none":
+        if {"eps", "poisons", "clean"} & set(condition):
+            raise ConfigError(f"{where}: without an attack eps, poisons and clean mean nothing")
+    else:
+        if {"poisons", "clean"} - set(condition):
+            raise ConfigError(f"{where}: an attack needs poisons and the name of a clean condition")
+        if ("eps" in condition) == (attack == "direct"):
+            raise ConfigError(f"{where}: every attack needs eps but direct, which has none")
+        if attack != "direct" and attack not in config["attacks"]:
+            raise ConfigError(f"{where}: attacks.{attack} is missing: how to craft its poisons")
+        if attack == "gradient_matching" and not config["pretrain"]["epochs"]:
+            raise ConfigError(f"{where}: gradient_matching needs victims; list pretrain.epochs")
+        clean = _entry(config, "conditions", condition["clean"], where)
+        if clean["attack"] != "none":
+            raise ConfigError(f"{where}: clean names {condition['clean']!r}, which has an attack")
+        if isinstance(condition["poisons"], str):
+            rates.parse(condition["poisons"])
+    seen: dict[str, str] = {}
+    for panel in condition["panels"]:
+        for instance in _entry(config, "panels", panel, where):
+            if instance in seen:
+                raise ConfigError(
+                    f"{where}: estimator {instance} is in panels {seen[instance]} and {panel}; its"
+                    " file can have one maker only"
+                )
+            seen[instance] = panel
+            estimator = config["estimators"][instance]
+            if "drop" in estimator:
+                batch = condense_options(config, name)["condense"]["batch"]
+                try:
+                    rates.dropped(estimator["drop"], batch)
+                except rates.RateError as error:
+                    raise ConfigError(f"estimators.{instance}: {error}") from error
+
+
+# --- names -----------------------------------------------------------------------------------
+
+
+def target_seed(target: int | Mapping[str, Any]) -> int:
+    """A target's seed, which names it: a bare number, or the key of a listed one."""
+    return target if isinstance(target, int) else int(target["seed"])
+
+
+def target_seeds(config: Config) -> list[int]:
+    """The seeds of all targets."""
+    return [target_seed(t) for t in config["targets"]]
+
+
+def condition_of(case: str) -> str:
+    """The condition's name in a case."""
+    return case.split("/")[0]
+
+
+def cases(config: Config, condition: str) -> list[str]:
+    """A condition's cases: one for each target, or the condition itself where it is clean."""
+    if config["conditions"][condition]["attack"] == "none":
+        return [condition]
+    return [f"{condition}/target={seed}" for seed in target_seeds(config)]
+
+
+def panel_of(config: Config, condition: str, instance: str) -> str:
+    """The panel in which a condition runs an estimator instance; ConfigError where it does not."""
+    for panel in config["conditions"][condition]["panels"]:
+        if instance in config["panels"][panel]:
+            return str(panel)
+    raise ConfigError(
+        f"condition {condition} does not run estimator {instance}; add a panel that holds it to"
+        f" conditions.{condition}.panels"
+    )
+
+
+def conditions_of_panel(config: Config, panel: str) -> list[str]:
+    """The conditions that run a panel."""
+    return [name for name, c in config["conditions"].items() if panel in c["panels"]]
+
+
+# --- options of jobs -------------------------------------------------------------------------
+
+
+def resolved(config: Config, condition: str) -> dict[str, Any]:
+    """The config with a condition's own condense and network keys laid over the preset's."""
+    own = config["conditions"][condition]
+    return {
+        **config,
+        "condense": {**config["condense"], **own.get("condense", {})},
+        "network": {**config["network"], **own.get("network", {})},
+    }
+
+
+def _common(config: Config) -> dict[str, Any]:
+    return {key: config[key] for key in COMMON}
+
+
+def data_options(config: Config) -> dict[str, Any]:
+    """Options of the data job."""
+    return {"dataset": config["dataset"]}
+
+
+def target_options(config: Config, seed: int) -> dict[str, Any]:
+    """Options of a target's job."""
+    entry = next(t for t in config["targets"] if target_seed(t) == seed)
+    listed = {"seed": seed} if isinstance(entry, int) else dict(entry)
+    return {"dataset": config["dataset"], "target": listed}
+
+
+def pretrain_options(config: Config, epochs: int) -> dict[str, Any]:
+    """Options of a victim's job: trained so many epochs."""
+    schedule = {**config["pretrain"], "epochs": epochs}
+    return {**_common(config), "pretrain": schedule}
+
+
+def poison_options(config: Config, condition: str) -> dict[str, Any]:
+    """Options of crafting a condition's poisons."""
+    own, settings = config["conditions"][condition], resolved(config, condition)
+    options = {**_common(settings), "attack": own["attack"], "poisons": own["poisons"]}
+    if own["attack"] != "direct":
+        options["crafting"] = {**config["attacks"][own["attack"]], "eps": own["eps"]}
+    return options
+
+
+def condense_options(config: Config, condition: str, panel: str | None = None) -> dict[str, Any]:
+    """Options of condensing under a condition, with the panel's estimators."""
+    settings = resolved(config, condition)
+    names = config["panels"][panel] if panel else []
+    return {
+        **_common(settings),
+        "condense": settings["condense"],
+        "estimators": {
+            name: {k: v for k, v in config["estimators"][name].items() if k != "label"}
+            for name in names
+        },
+    }
+
+
+def evaluate_options(config: Config, condition: str) -> dict[str, Any]:
+    """Options of evaluating a condition's sets."""
+    return {**_common(resolved(config, condition)), "evaluate": config["evaluate"]}
+
+
+def table_options(config: Config, name: str) -> dict[str, Any]:
+    """Options of a table: a row for each condition and estimator, with what is printed of them."""
+    table, rows = config["tables"][name], []
+    for row in table["rows"]:
+        condition = config["conditions"][row["condition"]]
+        for instance in row["estimators"]:
+            rows.append(
+                {
+                    "condition": row["condition"],
+                    "clean": condition["clean"],
+                    "instance": instance,
+                    "method": config["estimators"][instance]["label"],
+                    "attack": condition["label"],
+                    "eps": condition.get("eps"),
+                }
+            )
+    return {
+        "preset": config["preset"],
+        "title": table["title"],
+        "note": config["description"],
+        "reference": table["reference"],
+        "rows": rows,
+    }
+
+
+def as_argument(options: Mapping[str, Any]) -> str:
+    """Options as the one line of JSON that a job gets and its artifacts keep."""
+    return json.dumps(options, sort_keys=True)

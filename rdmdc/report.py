@@ -1,0 +1,266 @@
+"""Scores become tables: one row per method and attack, with the clean columns beside them.
+
+A cell is (condition, target, run, instance); its value is the fraction of its evaluation networks
+that are fooled. The paper's ± is the population standard deviation over cells (§5.1: 60 % of 25
+cells is 60 ± 48.99). Runs of one target are not independent, so the interval and the paired test
+count targets: a target is hit when more than half of its cells' value says so.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+KEY = ["condition", "target", "run", "instance", "network"]
+LABELS = ["true_label", "adversarial_label"]
+NUMBERS = ["adversarial_probability", "true_probability", "margin", "accuracy"]
+PERCENTAGES = [
+    f"{clean}{name}"
+    for clean in ("", "clean_")
+    for name in ("accuracy_mean", "accuracy_std", "asr_mean", "asr_std", "asr_low", "asr_high")
+]
+COUNTS = ["targets_hit", "clean_targets_hit", "hit_by_dm_only", "hit_by_this_only"]
+COLUMNS = [
+    *("dataset", "condition", "instance", "method", "attack", "eps"),
+    *(*PERCENTAGES[:6], "targets_hit", *PERCENTAGES[6:], "clean_targets_hit"),
+    *("margin", "clean_margin", "p_vs_dm", "hit_by_dm_only", "hit_by_this_only"),
+    *("targets", "runs", "networks"),
+]
+EXPLANATION = """\
+Accuracy and ASR are percentages: mean ± population standard deviation over cells (target × run; a
+cell's ASR is the share of its networks that are fooled). A target is hit when its mean ASR over
+runs exceeds ½; [low, high] is the exact (Clopper–Pearson) 95 % interval of the share of targets
+hit. The clean columns are the same method, targets and labels without poison: what it misreads by
+itself; the ± of the clean accuracy is over runs. Margin: adversarial probability minus the largest
+other one, in brackets without poison. p: exact McNemar test over targets against plain DM under
+the same attack, in brackets the targets hit under DM only / under this method only."""
+
+
+class ReportError(ValueError):
+    """Scores and the table's rows do not fit; the message names what is missing and a remedy."""
+
+
+def table(scores: pd.DataFrame, rows: Sequence[Mapping[str, Any]], reference: str) -> pd.DataFrame:
+    """One row of ``COLUMNS`` per entry of ``rows``; percentages are in 0..100, not rounded.
+
+    ``scores`` has one row per condition, run, instance, network and target. An entry names its
+    ``condition``, ``clean`` condition and ``instance``, and prints as ``method``, ``attack``,
+    ``eps`` (255ths, None for a direct attack) and, optionally, ``dataset``, a column that is left
+    out where no entry has it. ``reference`` is the instance of plain DM; a row is tested against
+    it where its condition holds it. Raises ReportError where a cell or a network is missing,
+    doubled or contradicts another.
+    """
+    if not rows:
+        raise ReportError("the table has no rows; list its methods and attacks in its entry")
+    _check(scores)
+    ordered = scores.sort_values(KEY).assign(
+        fooled=lambda frame: frame["predicted_label"] == frame["adversarial_label"]
+    )
+    result = pd.DataFrame([_row(ordered, row, reference) for row in rows], columns=COLUMNS)
+    result = result.astype(dict.fromkeys(["eps", *COUNTS], "Int64"))
+    return result if result["dataset"].notna().any() else result.drop(columns="dataset")
+
+
+def _check(scores: pd.DataFrame) -> None:
+    wanted = [*KEY, *LABELS, "predicted_label", *NUMBERS]
+    missing = [name for name in wanted if name not in scores.columns]
+    if missing:
+        raise ReportError(f"scores lack the columns {', '.join(missing)}; evaluate again")
+    for name in wanted:
+        column = scores[name]
+        bad = ~np.isfinite(column) if name in NUMBERS else column.isna()
+        if name == "accuracy":
+            bad |= (column < 0) | (column > 1)
+        if bad.any():
+            raise ReportError(
+                f"{name} is {column[bad].iloc[0]} for {_named(scores[bad].iloc[0])};"
+                " evaluate that cell again"
+            )
+    doubled = scores.duplicated(KEY)
+    if doubled.any():
+        raise ReportError(
+            f"{_named(scores[doubled].iloc[0])} is scored more than once"
+            f" ({int(doubled.sum())} rows too many); pass each score file once"
+        )
+
+
+def _named(row: "pd.Series[Any]") -> str:
+    return ", ".join(f"{name} {row[name]}" for name in KEY)
+
+
+def _row(scores: pd.DataFrame, row: Mapping[str, Any], reference: str) -> dict[str, Any]:
+    """One row of the table, as a mapping of ``COLUMNS``."""
+    absent = {"condition", "clean", "instance", "method", "attack", "eps"} - set(row)
+    if absent:
+        raise ReportError(
+            f"a row of the table lacks {', '.join(sorted(absent))}: {dict(row)};"
+            " name them in the table's entry"
+        )
+    condition, instance = row["condition"], row["instance"]
+    grid = _grid(scores, condition, row["clean"])
+    cells = _cells(scores, condition, instance, grid)
+    clean = _cells(scores, row["clean"], instance, grid)
+    clean_accuracy = 100 * clean["accuracy"].groupby("run").mean()
+    targets, runs, networks = (len(values) for values in grid)
+    result = {
+        **{name: row.get(name) for name in ("dataset", "condition", "instance")},
+        **{name: row[name] for name in ("method", "attack", "eps")},
+        "accuracy_mean": 100 * cells["accuracy"].mean(),
+        "accuracy_std": 100 * cells["accuracy"].std(ddof=0),
+        **_success(cells, ""),
+        "clean_accuracy_mean": clean_accuracy.mean(),
+        "clean_accuracy_std": clean_accuracy.std(ddof=0),
+        **_success(clean, "clean_"),
+        "margin": cells["margin"].mean(),
+        "clean_margin": clean["margin"].mean(),
+        "targets": targets,
+        "runs": runs,
+        "networks": networks,
+    }
+    held = scores.loc[scores["condition"] == condition, "instance"]
+    if instance != reference and (held == reference).any():
+        result |= _against(_cells(scores, condition, reference, grid), cells)
+    return result
+
+
+def _grid(scores: pd.DataFrame, condition: str, clean: str) -> tuple[list[int], ...]:
+    """The targets of the condition, the runs and networks of it and of its clean condition."""
+    for name in (condition, clean):
+        if not (scores["condition"] == name).any():
+            raise ReportError(
+                f"no scores of condition {name}; there are scores of"
+                f" {', '.join(sorted(scores['condition'].unique())) or 'none'}:"
+                " evaluate it, or mend the table's entry"
+            )
+    targets = sorted(scores.loc[scores["condition"] == condition, "target"].unique().tolist())
+    both = scores[scores["condition"].isin([condition, clean]) & scores["target"].isin(targets)]
+    for target, of_target in both.groupby("target"):
+        pairs = of_target[LABELS].drop_duplicates().to_numpy().tolist()
+        if len(pairs) > 1:
+            raise ReportError(
+                f"target {target} has several pairs of true and adversarial label in"
+                f" {condition} and {clean}: {pairs}; evaluate both with the same targets"
+            )
+    runs, networks = (sorted(both[name].unique().tolist()) for name in ("run", "network"))
+    return targets, runs, networks
+
+
+def _cells(
+    scores: pd.DataFrame, condition: str, instance: str, grid: tuple[list[int], ...]
+) -> pd.DataFrame:
+    """Per (target, run): the count of fooled networks, of networks, mean accuracy and margin."""
+    targets, runs, networks = grid
+    here = scores[scores["condition"] == condition]
+    mine = here[here["instance"] == instance]
+    if mine.empty:
+        raise ReportError(
+            f"no scores of instance {instance} in condition {condition} (it holds"
+            f" {', '.join(sorted(here['instance'].unique()))}): evaluate it, or mend the"
+            " table's entry"
+        )
+    mine = mine[mine["target"].isin(targets)]
+    found = {cell: set(rows["network"]) for cell, rows in mine.groupby(["target", "run"])}
+    wanted = [(target, run) for target in targets for run in runs]
+    faulty = [cell for cell in wanted if found.get(cell, set()) != set(networks)]
+    if faulty:
+        target, run = faulty[0]
+        seen = sorted(found.get(faulty[0], set()))
+        raise ReportError(
+            f"condition {condition}, target {target}, run {run}, instance {instance}"
+            + (f" has networks {seen} of {networks}" if seen else " has no scores")
+            + f" ({len(faulty)} of {len(wanted)} cells are incomplete);"
+            " evaluate again: a table needs all of its cells, attacked and clean"
+        )
+    return mine.groupby(["target", "run"]).agg(
+        fooled=("fooled", "sum"),
+        networks=("fooled", "size"),
+        accuracy=("accuracy", "mean"),
+        margin=("margin", "mean"),
+    )
+
+
+def _hits(cells: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether each target is hit; whole numbers, since ½ must be exact."""
+    sums = cells[["fooled", "networks"]].groupby("target").sum()
+    return 2 * sums["fooled"] > sums["networks"]
+
+
+def _success(cells: pd.DataFrame, prefix: str) -> dict[str, Any]:
+    """ASR over cells, targets hit, and the exact interval over targets."""
+    asr = 100 * cells["fooled"] / cells["networks"]
+    hits = _hits(cells)
+    interval = binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95, "exact")
+    return {
+        f"{prefix}asr_mean": asr.mean(),
+        f"{prefix}asr_std": asr.std(ddof=0),
+        f"{prefix}asr_low": 100 * float(interval.low),
+        f"{prefix}asr_high": 100 * float(interval.high),
+        f"{prefix}targets_hit": int(hits.sum()),
+    }
+
+
+def _against(plain: pd.DataFrame, cells: pd.DataFrame) -> dict[str, Any]:
+    """Exact McNemar test: under equality a discordant target falls on either side as a coin."""
+    theirs, ours = _hits(plain), _hits(cells)
+    lost, won = int((theirs & ~ours).sum()), int((ours & ~theirs).sum())
+    p = float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0
+    return {"p_vs_dm": p, "hit_by_dm_only": lost, "hit_by_this_only": won}
+
+
+def csv(table: pd.DataFrame) -> str:
+    """The table as CSV: percentages with two decimals, margins and p with four digits."""
+    formats = {name: "{:.2f}" for name in PERCENTAGES}
+    formats |= {"margin": "{:.4f}", "clean_margin": "{:.4f}", "p_vs_dm": "{:.4g}"}
+    texts = {
+        name: ["" if pd.isna(value) else form.format(value) for value in table[name]]
+        for name, form in formats.items()
+    }
+    return table.assign(**texts).to_csv(index=False, lineterminator="\n")
+
+
+def markdown(table: pd.DataFrame, title: str, note: str) -> str:
+    """The table under its title as Markdown, padded to read well in a terminal, then the notes."""
+    body = [_composed(row) for row in table.to_dict("records")]
+    lines = [list(body[0]), *(list(line.values()) for line in body)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = [
+        "| " + " | ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    ]
+    padded.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(
+        [f"# {title}", "", *padded, "", *([note, ""] if note else []), EXPLANATION, ""]
+    )
+
+
+def _composed(row: Mapping[Any, Any]) -> dict[str, str]:
+    """The columns that people read."""
+
+    def asr(prefix: str) -> str:
+        mean, std, low, high = (row[f"{prefix}asr_{x}"] for x in ("mean", "std", "low", "high"))
+        return f"{mean:.1f} ± {std:.1f} [{low:.1f}, {high:.1f}]"
+
+    def accuracy(prefix: str) -> str:
+        return f"{row[f'{prefix}accuracy_mean']:.1f} ± {row[f'{prefix}accuracy_std']:.1f}"
+
+    tested = not pd.isna(row["p_vs_dm"])
+    p = f"{row['p_vs_dm']:.3f} ({row['hit_by_dm_only']}/{row['hit_by_this_only']})"
+    return {
+        **({"Data": _escaped(row["dataset"])} if "dataset" in row else {}),
+        "Method": _escaped(row["method"]),
+        "Attack": _escaped(row["attack"]),
+        "eps": "–" if pd.isna(row["eps"]) else f"{row['eps']}/255",
+        "Accuracy": accuracy(""),
+        "ASR [95 %]": asr(""),
+        "Clean accuracy": accuracy("clean_"),
+        "Clean ASR [95 %]": asr("clean_"),
+        "Margin (clean)": f"{row['margin']:+.2f} ({row['clean_margin']:+.2f})",
+        "p vs DM": p if tested else "–",
+        "n = targets × runs × networks": f"{row['targets']} × {row['runs']} × {row['networks']}",
+    }
+
+
+def _escaped(text: str) -> str:
+    return str(text).replace("|", r"\|")

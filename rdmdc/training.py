@@ -1,0 +1,103 @@
+"""Training a classifier: the victims' loop on real images, the evaluation networks' on synthetic.
+
+SGD with momentum on cross-entropy, batches of a fresh permutation each epoch, augmentation with
+one operation a batch and separate numbers an image, as the public DM implementation evaluates.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rdmdc import networks, rates
+from rdmdc.augment import augment, draw
+from rdmdc.networks import ConvNet, Weights
+from rdmdc.randomness import generator
+from rdmdc.records import LabelledImages
+
+Progress = Callable[[int, int, float], None]
+"""Called with steps done, steps in all, and the loss."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How to train; ``decay_after`` is the share of epochs after which the rate falls tenfold."""
+
+    epochs: int
+    batch: int
+    learning_rate: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    decay_after: str
+    augmentation: tuple[str, ...]
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> "Schedule":
+        """The schedule in a section of the config."""
+        chosen = {name: options[name] for name in cls.__dataclass_fields__}
+        return cls(**{**chosen, "augmentation": tuple(options["augmentation"])})
+
+
+def fit(
+    network: ConvNet,
+    inputs_of: Callable[[Tensor], Tensor],
+    labels: Tensor,
+    schedule: Schedule,
+    purpose: tuple[int | str, ...],
+    progress: Progress,
+) -> Weights:
+    """Weights trained from scratch; ``inputs_of`` gives the normalised inputs of some indices.
+
+    Every draw (initial weights, order, augmentation) is made for ``purpose``; the device is the
+    labels'. With ``epochs`` 0 the weights are the initial ones.
+    """
+    start = networks.to(network.draw(generator(*purpose, "weights")), labels.device)
+    weights = {name: value.requires_grad_() for name, value in start.items()}
+    optimiser = torch.optim.SGD(
+        weights.values(),
+        lr=schedule.learning_rate,
+        momentum=schedule.momentum,
+        nesterov=schedule.nesterov,
+        weight_decay=schedule.weight_decay,
+    )
+    decay_at = rates.count(schedule.decay_after, schedule.epochs)
+    for epoch in range(schedule.epochs):
+        if epoch == decay_at:
+            for group in optimiser.param_groups:
+                group["lr"] *= 0.1
+        draws = generator(*purpose, "epoch", epoch)
+        loss = torch.zeros(())
+        for chosen in torch.randperm(len(labels), generator=draws).split(schedule.batch):
+            batch = inputs_of(chosen)
+            drawn = draw(schedule.augmentation, len(chosen), draws, shared=True)
+            batch = augment(batch.unsqueeze(1), drawn).squeeze(1)
+            loss = F.cross_entropy(network.logits(weights, batch), labels[chosen])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        progress(epoch + 1, schedule.epochs, float(loss.detach()))
+    return {name: value.detach() for name, value in weights.items()}
+
+
+def pretrain(
+    train: LabelledImages,
+    network: ConvNet,
+    schedule: Schedule,
+    seed: int,
+    device: str,
+    progress: Progress,
+) -> Weights:
+    """A victim for gradient matching, trained on clean data for ``schedule.epochs`` (Alg. 1).
+
+    §3.1 pretrains "multiple models for different epochs": each has its own initial weights.
+    """
+
+    def inputs_of(chosen: Tensor) -> Tensor:
+        return train.normalisation.normalise(train.pixels[chosen].to(device))
+
+    purpose = (seed, "pretrain", schedule.epochs)
+    return fit(network, inputs_of, train.labels.to(device), schedule, purpose, progress)
