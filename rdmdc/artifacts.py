@@ -240,6 +240,11 @@ def save_rows(path: Path, kind: str, rows: pd.DataFrame, provenance: Provenance)
     _write_parquet(path, provenance, table.replace_schema_metadata(_metadata(kind, provenance)))
 
 
+def save_bytes(path: Path, content: bytes, provenance: Provenance) -> None:
+    """Save a table or a figure."""
+    write(path, provenance, lambda file: file.write(content))
+
+
 def save_weights(path: Path, weights: Mapping[str, Tensor], provenance: Provenance) -> None:
     """Save a network's weights as safetensors."""
     metadata = {k.decode(): v.decode() for k, v in _metadata("weights", provenance).items()}

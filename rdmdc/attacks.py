@@ -136,6 +136,7 @@ def craft(
     The pseudocode overwrites δ* in each restart; the text keeps the best, and so does this, by the
     objective on draws common to all restarts: minima over single random networks compare noise.
     The trace has a row per restart and iteration, and one (iteration −1) for a restart's score.
+    Raises RecordError where no restart's score is a number.
     """
     base = scene.train.pixels[indices].to(scene.device, torch.float32)
     low, high = (base - crafting.eps).clamp(min=0), (base + crafting.eps).clamp(max=255)
@@ -160,6 +161,11 @@ def craft(
         rows.append((restart, -1, score))
         if score < best_score:
             best, best_score = values, score
+    if crafting.restarts and best_score == float("inf"):
+        raise RecordError(
+            f"target {scene.target.seed}: the poisons' objective is not a number in any restart;"
+            " look for victims whose gradient vanishes, or a clean_batch of 0"
+        )
     poisons = PoisonSet(indices, scene.train.labels[indices], best.to("cpu", torch.uint8))
     return poisons, pd.DataFrame(rows, columns=["restart", "iteration", "objective"])
 

@@ -58,7 +58,7 @@ def identity(inputs: Tensor, uniforms: Tensor) -> Tensor:
 
 def color(inputs: Tensor, uniforms: Tensor) -> Tensor:
     """Brightness ± 0.5, then saturation × [0, 2), then contrast × [0.5, 1.5), in that order."""
-    brightness, saturation, contrast = uniforms.T[:, :, None, None, None, None]
+    brightness, saturation, contrast = uniforms.T[:, :, None, None, None, None].to(inputs.dtype)
     bright = inputs + (brightness - 0.5)
     grey = bright.mean(2, keepdim=True)
     saturated = (bright - grey) * (2 * saturation) + grey

@@ -146,7 +146,16 @@ def noise(source: _Source, ipc: int, purpose: tuple[int | str, ...]) -> Tensor:
 
 
 def real(source: _Source, ipc: int, purpose: tuple[int | str, ...]) -> Tensor:
-    """Start from real images of each class, poisons among them, as §5.1 warns."""
+    """Start from real images of each class, poisons among them, as §5.1 warns.
+
+    Raises RecordError where a class has fewer than ``ipc`` images.
+    """
+    for name, count in zip(source.train.class_names, source.counts, strict=True):
+        if count < ipc:
+            raise RecordError(
+                f"condense.ipc is {ipc}, but class {name!r} has {count} images to start from;"
+                " lower it or start from noise"
+            )
     drawn = [source.draw(c, ipc, purpose)[0] for c in range(len(source.counts))]
     return source.train.normalisation.normalise(torch.cat(drawn))
 
@@ -202,7 +211,7 @@ def _estimate(
     instance: Mapping[str, Any], iteration: Iteration, classes: Sequence[int], embeddings: Tensor
 ) -> Estimate:
     """Calibrate (Alg. 3) by one instance: the function that it names, with its options."""
-    options = {key: value for key, value in instance.items() if key not in ("function", "label")}
+    options = {key: value for key, value in instance.items() if key != "function"}
     generators = iteration.generators("estimate", classes)
     return ESTIMATORS[instance["function"]](embeddings, generators, **options)
 

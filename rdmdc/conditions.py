@@ -73,8 +73,8 @@ def _check_condition(config: Config, name: str, condition: Mapping[str, Any]) ->
             raise ConfigError(f"{where}: every attack needs eps but direct, which has none")
         if attack != "direct" and attack not in config["attacks"]:
             raise ConfigError(f"{where}: attacks.{attack} is missing: how to craft its poisons")
-        if attack == "gradient_matching" and not config["pretrain"]["epochs"]:
-            raise ConfigError(f"{where}: gradient_matching needs victims; list pretrain.epochs")
+        if attack == "gradient_matching" and "network" in condition:
+            raise ConfigError(f"{where}: victims have the preset's network; leave network out")
         clean = _entry(config, "conditions", condition["clean"], where)
         if clean["attack"] != "none":
             raise ConfigError(f"{where}: clean names {condition['clean']!r}, which has an attack")
@@ -91,7 +91,7 @@ def _check_condition(config: Config, name: str, condition: Mapping[str, Any]) ->
             seen[instance] = panel
             estimator = config["estimators"][instance]
             if "drop" in estimator:
-                batch = condense_options(config, name)["condense"]["batch"]
+                batch = resolved(config, name)["condense"]["batch"]
                 try:
                     rates.dropped(estimator["drop"], batch)
                 except rates.RateError as error:
@@ -174,32 +174,44 @@ def pretrain_options(config: Config, epochs: int) -> dict[str, Any]:
     return {**_common(config), "pretrain": schedule}
 
 
-def poison_options(config: Config, condition: str) -> dict[str, Any]:
-    """Options of crafting a condition's poisons."""
-    own, settings = config["conditions"][condition], resolved(config, condition)
-    options = {**_common(settings), "attack": own["attack"], "poisons": own["poisons"]}
+def poison_options(config: Config, condition: str, target: int) -> dict[str, Any]:
+    """Options of crafting a condition's poisons for a target."""
+    own = config["conditions"][condition]
+    options = {
+        **_common(resolved(config, condition)),
+        "attack": own["attack"],
+        "poisons": own["poisons"],
+        "target": target,
+    }
     if own["attack"] != "direct":
         options["crafting"] = {**config["attacks"][own["attack"]], "eps": own["eps"]}
     return options
 
 
-def condense_options(config: Config, condition: str, panel: str | None = None) -> dict[str, Any]:
-    """Options of condensing under a condition, with the panel's estimators."""
-    settings = resolved(config, condition)
-    names = config["panels"][panel] if panel else []
+def synthetic_options(config: Config, case: str, run: int, panel: str) -> dict[str, Any]:
+    """Options of condensing a case with a panel's estimators."""
+    settings = resolved(config, condition_of(case))
     return {
         **_common(settings),
+        "case": case,
+        "run": run,
         "condense": settings["condense"],
         "estimators": {
             name: {k: v for k, v in config["estimators"][name].items() if k != "label"}
-            for name in names
+            for name in config["panels"][panel]
         },
     }
 
 
-def evaluate_options(config: Config, condition: str) -> dict[str, Any]:
-    """Options of evaluating a condition's sets."""
-    return {**_common(resolved(config, condition)), "evaluate": config["evaluate"]}
+def scores_options(config: Config, case: str, run: int, panel: str) -> dict[str, Any]:
+    """Options of evaluating a panel's sets of a case."""
+    return {
+        **_common(resolved(config, condition_of(case))),
+        "case": case,
+        "run": run,
+        "evaluate": config["evaluate"],
+        "instances": config["panels"][panel],
+    }
 
 
 def table_options(config: Config, name: str) -> dict[str, Any]:

@@ -62,8 +62,8 @@ def _names(statement: ast.stmt) -> Iterator[str]:
             yield statement.name
         case ast.Assign():
             yield from (t.id for t in statement.targets if isinstance(t, ast.Name))
-        case ast.AnnAssign(target=ast.Name()):
-            yield statement.target.id
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            yield name
         case ast.Import() | ast.ImportFrom():
             yield from (alias.asname or alias.name for alias in statement.names)
         case _:
@@ -84,6 +84,9 @@ def _references(name: str) -> Iterator[str]:
     local = _definitions(module)
     statement = _definition(name)
     if isinstance(statement, ast.Import | ast.ImportFrom):
+        home = _imported(statement, name.partition(".")[2])
+        if home and "." in home:
+            yield from _follow(home)
         return
     for node in ast.walk(_without_docstrings(statement)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):

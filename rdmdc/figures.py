@@ -88,7 +88,7 @@ def poisons(
     shown = min(count, len(poisons.indices))
     chosen = torch.linspace(0, len(poisons.indices) - 1, shown).round().long()
     classes = [train.class_names[label] for label in poisons.labels[chosen].tolist()]
-    single = len(poisons.labels.unique()) == 1
+    single = len(set(poisons.labels.tolist())) == 1
     factor = 1.0 if eps is None else GREY / eps
     originals = train.pixels[poisons.indices[chosen]].float()
     changed = poisons.pixels[chosen].float()

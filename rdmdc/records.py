@@ -143,6 +143,9 @@ class PoisonSet:
 
     def __post_init__(self) -> None:
         count = len(self.indices)
+        for what in ("indices", "labels"):
+            dtype = getattr(self, what).dtype
+            _require(dtype == torch.int64, f"{what} are {dtype}, not int64")
         _require(
             self.pixels.dtype == torch.uint8,
             f"pixels are {self.pixels.dtype}, not uint8",
@@ -203,6 +206,12 @@ class SyntheticSet:
             f"{int(bad.sum())} of {len(bad)} synthetic images hold NaN or infinity:"
             " lower condense.learning_rate",
         )
+        _require(
+            self.labels.dtype == torch.int64,
+            f"labels are {self.labels.dtype}, not int64",
+        )
+        lowest = min(self.labels.tolist(), default=0)
+        _require(lowest >= 0, f"label {lowest} is negative")
         counts = torch.bincount(self.labels, minlength=len(self.class_names))
         _require(
             len(counts) == len(self.class_names) and len(set(counts.tolist())) == 1,

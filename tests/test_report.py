@@ -4,7 +4,7 @@ import io
 import itertools
 import statistics
 from collections.abc import Callable, Sequence
-from math import comb
+from math import comb, sin
 from random import Random
 
 import numpy as np
@@ -23,7 +23,7 @@ def frame(fooled: dict[tuple[str, str], Sequence]) -> pd.DataFrame:
     for (condition, instance), values in fooled.items():
         array = np.array(values, dtype=bool)
         for (t, r, n), hit in np.ndenumerate(array):
-            margin = (0.25 if hit else -0.5) + 0.01 * r + 0.001 * n
+            margin = (0.3 if hit else -0.5) + 0.2 * sin(7 * t + 3 * r + n)
             rows.append(
                 {
                     "condition": condition,

@@ -1,0 +1,22 @@
+# The paper as a graph: data → targets → victims → poison → condense → evaluate → tables, figures.
+# A preset is a complete file: config.yaml unless --configfile names another.
+
+from snakemake.utils import min_version
+
+min_version("9.9")
+
+if not workflow.overwrite_configfiles:
+
+    configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/stages.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        all_tables(),
+        all_figures(),

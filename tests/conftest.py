@@ -1,0 +1,53 @@
+"""A tiny labelled world: three classes of some dozen 8 × 8 images, networks of width 4."""
+
+import pytest
+import torch
+
+from rdmdc.networks import ConvNet
+from rdmdc.records import LabelledImages, Normalisation, Target
+
+CLASSES = ("ant", "bee", "cat")
+NORMALISATION = Normalisation((0.5, 0.4, 0.6), (0.2, 0.3, 0.25))
+
+
+def _split(seed, counts):
+    """A pattern for each class, noise for each image; some pixels at 0 and at 255."""
+    patterns = torch.randint(-40, 296, (3, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(3).repeat_interleave(torch.tensor(counts))
+    noise = torch.randn(len(labels), 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    pixels = (patterns[labels] + 60 * noise).round().clamp(0, 255).to(torch.uint8)
+    return LabelledImages(pixels, labels, CLASSES, NORMALISATION)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """On images this small threads only wait for each other."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def train():
+    """Classes of different sizes, so that a wrong offset or count shows."""
+    return _split(1, (12, 14, 13))
+
+
+@pytest.fixture(scope="session")
+def test():
+    return _split(2, (10, 7, 8))
+
+
+@pytest.fixture(scope="session")
+def network():
+    return ConvNet(channels=3, side=8, classes=3, width=4, depth=2)
+
+
+@pytest.fixture(scope="session")
+def target(test):
+    """An ant that is to be taken for a bee."""
+    return Target(seed=4, index=3, pixels=test.pixels[3].clone(), true_label=0, adversarial_label=1)
+
+
+@pytest.fixture(scope="session")
+def quiet():
+    """Progress that nobody looks at."""
+    return lambda done, total, loss: None

@@ -1,0 +1,88 @@
+"""Targets: what is drawn, that it stays drawn, and what cannot be a target."""
+
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from rdmdc import targets
+from rdmdc.records import LabelledImages, Normalisation, RecordError
+
+SEEDS = range(1500)
+
+
+@pytest.fixture(scope="module")
+def drawn(test):
+    return [targets.draw(test, seed) for seed in SEEDS]
+
+
+def test_a_target_is_a_test_image_under_another_label(test, drawn):
+    for seed, target in zip(SEEDS, drawn, strict=True):
+        assert target.seed == seed
+        assert torch.equal(target.pixels, test.pixels[target.index])
+        assert target.true_label == test.labels[target.index]
+        assert target.adversarial_label != target.true_label
+        assert 0 <= target.adversarial_label < 3
+
+
+def test_indices_and_labels_are_uniform(test, drawn):
+    images = torch.bincount(torch.tensor([t.index for t in drawn]), minlength=len(test.labels))
+    assert chisquare(images.numpy()).pvalue > 1e-3
+    for true_label in range(3):
+        others = [t.adversarial_label for t in drawn if t.true_label == true_label]
+        higher = sum(label == max({0, 1, 2} - {true_label}) for label in others)
+        assert abs(higher / len(others) - 0.5) < 4 * 0.5 / len(others) ** 0.5
+
+
+def test_draws_depend_on_seed_and_sizes_only(test, drawn):
+    other = LabelledImages(
+        255 - test.pixels, test.labels, ("x", "y", "z"), Normalisation((0.1,) * 3, (1.0,) * 3)
+    )
+    torch.manual_seed(99)
+    for target in drawn[:50]:
+        again = targets.draw(other, target.seed)
+        for field in ("index", "true_label", "adversarial_label"):
+            assert getattr(again, field) == getattr(target, field)
+        assert torch.equal(again.pixels, 255 - target.pixels)
+
+
+def test_a_target_does_not_share_memory_with_the_split(test):
+    target = targets.listed(test, 1, 4, 2)
+    before = test.pixels.clone()
+    target.pixels.fill_(7)
+    assert torch.equal(test.pixels, before)
+
+
+def test_two_classes_leave_one_adversarial_label():
+    labels = torch.tensor([0, 0, 1])
+    pixels = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
+    two = LabelledImages(pixels, labels, ("a", "b"), Normalisation((0.5,), (0.5,)))
+    drawn = [targets.draw(two, seed) for seed in range(20)]
+    assert all(t.adversarial_label == 1 - t.true_label for t in drawn)
+
+
+def test_one_class_has_no_target():
+    pixels = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
+    one = LabelledImages(pixels, torch.tensor([0, 0]), ("a",), Normalisation((0.5,), (0.5,)))
+    with pytest.raises(RecordError, match="at least two classes"):
+        targets.draw(one, 0)
+
+
+def test_a_listed_target_is_taken_as_listed(test):
+    target = targets.listed(test, 50, 24, 0)
+    assert (target.seed, target.index, target.true_label, target.adversarial_label) == (50, 24, 2, 0)
+    assert torch.equal(target.pixels, test.pixels[24])
+
+
+@pytest.mark.parametrize(
+    ("index", "label", "fault"),
+    [
+        (25, 0, r"target 6: index 25 is outside the test split's 0\.\.24"),
+        (-1, 0, "index -1 is outside"),
+        (24, 3, r"target 6: adversarial label 3 is outside 0\.\.2"),
+        (24, -1, "adversarial label -1 is outside"),
+        (24, 2, "target 6: the adversarial label 2 is the true label"),
+    ],
+)
+def test_what_cannot_be_a_target(test, index, label, fault):
+    with pytest.raises(RecordError, match=fault):
+        targets.listed(test, 6, index, label)

@@ -1,0 +1,110 @@
+# Scores → tables and figures: seconds, on the machine that runs Snakemake.
+
+
+localrules:
+    all,
+    table,
+    targets_figure,
+    poisons_figure,
+    synthetic_figure,
+    accuracy_asr_figure,
+
+
+rule table:
+    input:
+        table_scores,
+    output:
+        csv=f"{SHOWN}/{{table}}.csv",
+        markdown=f"{SHOWN}/{{table}}.md",
+    log:
+        f"results/{PRESET}/logs/{{table}}.log",
+    wildcard_constraints:
+        table=r"table[a-z0-9_]*",
+    params:
+        options=lambda w: as_argument(conditions.table_options(config, w.table)),
+        code=digest("__main__.table"),
+    shell:
+        "{PYTHON:q} -m rdmdc table --options {params.options:q} --code {params.code}"
+        " --scores {input:q} --csv {output.csv:q} --markdown {output.markdown:q} 2> {log:q}"
+
+
+rule targets_figure:
+    input:
+        test=f"results/{PRESET}/data/test.arrow",
+        targets=expand(
+            "results/{preset}/targets/{target}.parquet",
+            preset=PRESET,
+            target=conditions.target_seeds(config),
+        ),
+    output:
+        png=f"{SHOWN}/figures/targets.png",
+        svg=f"{SHOWN}/figures/targets.svg",
+    log:
+        f"results/{PRESET}/logs/figures/targets.log",
+    params:
+        options=as_argument({"preset": PRESET}),
+        code=digest("__main__.targets_figure"),
+    shell:
+        "{PYTHON:q} -m rdmdc targets-figure --options {params.options:q} --code {params.code}"
+        " --test {input.test:q} --targets {input.targets:q}"
+        " --png {output.png:q} --svg {output.svg:q} 2> {log:q}"
+
+
+rule poisons_figure:
+    input:
+        train=f"results/{PRESET}/data/train.arrow",
+        target=f"results/{PRESET}/targets/{config['figures']['target']}.parquet",
+        poisons=f"results/{PRESET}/{shown_case()}/poisons.parquet",
+    output:
+        png=f"{SHOWN}/figures/poisons.png",
+        svg=f"{SHOWN}/figures/poisons.svg",
+    log:
+        f"results/{PRESET}/logs/figures/poisons.log",
+    params:
+        options=as_argument({"eps": shown_condition().get("eps")}),
+        code=digest("__main__.poisons_figure"),
+    shell:
+        "{PYTHON:q} -m rdmdc poisons-figure --options {params.options:q} --code {params.code}"
+        " --train {input.train:q} --target {input.target:q} --poisons {input.poisons:q}"
+        " --png {output.png:q} --svg {output.svg:q} 2> {log:q}"
+
+
+rule synthetic_figure:
+    input:
+        expand(
+            "results/{preset}/{case}/run={run}/{instance}.parquet",
+            preset=PRESET,
+            case=shown_case(),
+            run=config["figures"]["run"],
+            instance=shown_instances(),
+        ),
+    output:
+        png=f"{SHOWN}/figures/synthetic.png",
+        svg=f"{SHOWN}/figures/synthetic.svg",
+    log:
+        f"results/{PRESET}/logs/figures/synthetic.log",
+    params:
+        options=as_argument(
+            {"labels": [config["estimators"][name]["label"] for name in shown_instances()]}
+        ),
+        code=digest("__main__.synthetic_figure"),
+    shell:
+        "{PYTHON:q} -m rdmdc synthetic-figure --options {params.options:q} --code {params.code}"
+        " --synthetic {input:q} --png {output.png:q} --svg {output.svg:q} 2> {log:q}"
+
+
+rule accuracy_asr_figure:
+    input:
+        scores_of(config["figures"]["table"]),
+    output:
+        png=f"{SHOWN}/figures/accuracy_asr.png",
+        svg=f"{SHOWN}/figures/accuracy_asr.svg",
+    log:
+        f"results/{PRESET}/logs/figures/accuracy_asr.log",
+    params:
+        options=as_argument(conditions.table_options(config, config["figures"]["table"])),
+        code=digest("__main__.accuracy_asr_figure"),
+    shell:
+        "{PYTHON:q} -m rdmdc accuracy-asr-figure --options {params.options:q}"
+        " --code {params.code} --scores {input:q}"
+        " --png {output.png:q} --svg {output.svg:q} 2> {log:q}"
