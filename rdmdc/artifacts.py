@@ -32,6 +32,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from rdmdc.errors import InputError
 from rdmdc.records import (
     LabelledImages,
     Normalisation,
@@ -44,7 +45,7 @@ from rdmdc.records import (
 KEY = b"rdmdc"
 
 
-class ArtifactError(Exception):
+class ArtifactError(InputError):
     """An artifact cannot be read, written or used; the message names file, fault and remedy."""
 
 

@@ -260,7 +260,7 @@ def _embed(scene: Scene, crafting: Crafting, values: Tensor, purpose: Purpose) -
     weights = networks.to(scene.network.draw(generator(*purpose, "network")), scene.device)
     drawn = draw(crafting.augmentation, 1, generator(*purpose, "augmentation"), shared=False)
     inputs = augment(scene.train.normalisation.normalise(values)[None], drawn)[0]
-    return torch.cat([scene.network.embed(weights, part) for part in inputs.split(CHUNK)])
+    return networks.embed(scene.network, weights, inputs, CHUNK)
 
 
 def target_gradients(scene: Scene) -> list[list[Tensor]]:

@@ -24,7 +24,6 @@ from rdmdc.records import LabelledImages, PoisonSet, RecordError, SyntheticSet
 from rdmdc.training import Progress
 
 REAL_BLOCK = 4096  # real images whose embeddings are held at once: bounds memory at many classes
-SYNTHETIC_CHUNK = 32  # synthetic images with gradient at once, in whole classes
 
 
 @dataclass(frozen=True)
@@ -224,13 +223,16 @@ def _gradient(
     Classes do not meet in the loss, so each chunk of whole classes is differentiated by itself.
     """
     gradients, losses = [], []
-    for part in torch.arange(len(means)).split(max(1, SYNTHETIC_CHUNK // ipc)):
+    per_chunk = networks.even_chunk(len(means), ipc)
+    for part in torch.arange(len(means)).split(per_chunk):
         classes = part.tolist()
         chunk = synthetic[classes[0] * ipc : (classes[-1] + 1) * ipc].detach().requires_grad_()
         inputs = augment(
             chunk.view(len(classes), ipc, *chunk.shape[1:]), _select(iteration.draws, classes)
         )
-        embeddings = network.embed(iteration.weights, inputs.flatten(0, 1))
+        embeddings = networks.embed(
+            network, iteration.weights, inputs.flatten(0, 1), per_chunk * ipc
+        )
         distance = embeddings.view(len(classes), ipc, -1).mean(1) - means[classes]
         terms = distance.square().sum(1)
         (gradient,) = torch.autograd.grad(terms.sum(), chunk)

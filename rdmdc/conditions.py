@@ -9,16 +9,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from rdmdc import rates
+from rdmdc.errors import InputError
 
 Config = Mapping[str, Any]
 
 
-class ConfigError(ValueError):
+class ConfigError(InputError):
     """A preset that contradicts itself; the message names the key, the fault and the remedy."""
 
 
 FILTERS = {"trimmed_mean", "truncated_mean", "spectral_mean", "random_mean"}
-COMMON = ("dataset", "network", "augmentation", "seed", "device", "threads")
+COMMON = ("dataset", "network", "augmentation", "seed", "device", "threads", "compile")
 
 
 def check(config: Config) -> None:

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from rdmdc.errors import InputError
 from rdmdc.records import LabelledImages, Normalisation
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM", "TIFF")  # EPS would run Ghostscript
@@ -29,7 +30,7 @@ MODES = {"rgb": "RGB", "grey": "L"}
 BATCH = 512  # rows of a Parquet file, or images of a histogram, in memory at a time
 
 
-class DatasetError(Exception):
+class DatasetError(InputError):
     """The data set cannot be read as configured; the message names file or key and a remedy."""
 
 

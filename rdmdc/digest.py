@@ -20,7 +20,6 @@ REGISTRIES = {
     "augment.OPERATIONS",
     "condense.INITIALISATIONS",
     "datasets.SOURCES",
-    "__main__.STAGES",
 }
 """Tables from names to functions: not followed, so that a new entry changes no digest. A job
 names the entries that it uses."""

@@ -21,6 +21,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rdmdc.errors import InputError
 from rdmdc.records import LabelledImages, PoisonSet, SyntheticSet, Target
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -41,7 +42,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-class FigureError(ValueError):
+class FigureError(InputError):
     """There is nothing to draw; the message says what is missing."""
 
 

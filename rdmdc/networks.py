@@ -4,20 +4,28 @@ Weights are a dict of tensors, which is what safetensors holds, an optimiser tak
 network is: Φ_θ with θ ~ P_θ (Eq. 2) is ``network.embed(network.draw(generator), inputs)``.
 """
 
-from collections.abc import Mapping
+import os
+import shutil
+import sysconfig
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from math import sqrt
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from rdmdc.errors import InputError
+
 CHUNK = 16  # images embedded at once: their activations stay in the processor's cache
+GRADIENT_CHUNK = 64  # images differentiated at once, at most
 
 Weights = dict[str, Tensor]
 
 
-class NetworkError(ValueError):
+class NetworkError(InputError):
     """A network that does not fit its images."""
 
 
@@ -109,13 +117,92 @@ def to(weights: Mapping[str, Tensor], device: torch.device | str) -> Weights:
     }
 
 
+# --- running them fast -----------------------------------------------------------------------
+
+
+def embed(network: ConvNet, weights: Mapping[str, Tensor], inputs: Tensor, chunk: int) -> Tensor:
+    """Embeddings (N, D), differentiable once, so many inputs at a time."""
+    return _in_chunks(network, "embed", weights, inputs, chunk)
+
+
+def logits(network: ConvNet, weights: Mapping[str, Tensor], inputs: Tensor, chunk: int) -> Tensor:
+    """Class scores (N, classes), differentiable once, so many inputs at a time."""
+    return _in_chunks(network, "logits", weights, inputs, chunk)
+
+
 @torch.no_grad()
 def embed_all(network: ConvNet, weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-    """Embeddings (N, D) of any number of inputs, chunk by chunk, without gradients."""
-    return torch.cat([network.embed(weights, part) for part in inputs.split(CHUNK)])
+    """Embeddings (N, D) without gradients."""
+    return _in_chunks(network, "embed", weights, inputs, CHUNK)
 
 
 @torch.no_grad()
 def logits_all(network: ConvNet, weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-    """Class scores (N, classes) of any number of inputs, chunk by chunk, without gradients."""
-    return torch.cat([network.logits(weights, part) for part in inputs.split(CHUNK)])
+    """Class scores (N, classes) without gradients."""
+    return _in_chunks(network, "logits", weights, inputs, CHUNK)
+
+
+def even_chunk(count: int, each: int) -> int:
+    """How many of ``count`` groups of ``each`` inputs to differentiate at once.
+
+    It is the size of the fewest equal chunks of about GRADIENT_CHUNK inputs.
+    """
+    chunks = -(-count * each // GRADIENT_CHUNK)
+    return -(-count // min(chunks, count))
+
+
+def _in_chunks(
+    network: ConvNet, method: str, weights: Mapping[str, Tensor], inputs: Tensor, chunk: int
+) -> Tensor:
+    """Run a method chunk by chunk. The last chunk is padded with zeros, which no output sees: one
+    shape is compiled, and an input's result does not depend on how many follow it."""
+    run = _runner(network, method, chunk, inputs.device.type)
+    missing = -len(inputs) % chunk
+    padded = F.pad(inputs, (0, 0) * (inputs.ndim - 1) + (0, missing)) if missing else inputs
+    return torch.cat([run(weights, part) for part in padded.split(chunk)])[: len(inputs)]
+
+
+Run = Callable[[Mapping[str, Tensor], Tensor], Tensor]
+_compiling = False
+
+
+def compiling(wanted: bool) -> str | None:
+    """Compile networks from now on, or not; the reason why not where it is wanted and cannot be.
+
+    Compiled and eager networks differ in rounding only. Compilation takes half a minute a machine:
+    its results are kept on disk, in TORCHINDUCTOR_CACHE_DIR or the user's cache folder.
+    """
+    global _compiling
+    compiler = os.environ.get("CXX", "g++")
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    reason = None
+    if wanted and shutil.which(compiler) is None:
+        reason = f"there is no C++ compiler {compiler}"
+    elif wanted and not headers.is_file():
+        reason = f"Python's headers are not installed ({headers})"
+    cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(cache, "rdmdc", "inductor")))
+    _compiling = wanted and reason is None
+    return reason
+
+
+def _runner(network: ConvNet, method: str, count: int, device: str) -> Run:
+    """A network's method for ``count`` inputs: compiled or as it is written."""
+    plain: Run = getattr(network, method)
+    return _compiled(network, method, count, device) if _compiling else plain
+
+
+@cache
+def _compiled(network: ConvNet, method: str, count: int, device: str) -> Run:
+    # a function of its own for every shape: torch gives up on one that meets too many
+    return torch.compile(_copy(getattr(network, method)), fullgraph=True, dynamic=False)
+
+
+def _copy(method: Run) -> Run:
+    """The method under a code object of its own, so that shapes do not share a compile limit."""
+
+    def run(weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        return method(weights, inputs)
+
+    run.__code__ = run.__code__.replace()
+    return run

@@ -3,8 +3,10 @@
 from fractions import Fraction
 from math import ceil
 
+from rdmdc.errors import InputError
 
-class RateError(ValueError):
+
+class RateError(InputError):
     """A rate that is not a fraction in [0, 1], or one that leaves nothing."""
 
 

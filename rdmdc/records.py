@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rdmdc.errors import InputError
 
-class RecordError(ValueError):
+
+class RecordError(InputError):
     """A record's content contradicts itself: a wrong dtype, shape, range or label."""
 
 

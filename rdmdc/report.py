@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from rdmdc.errors import InputError
+
 KEY = ["condition", "target", "run", "instance", "network"]
 LABELS = ["true_label", "adversarial_label"]
 NUMBERS = ["adversarial_probability", "true_probability", "margin", "accuracy"]
@@ -38,7 +40,7 @@ other one, in brackets without poison. p: exact McNemar test over targets agains
 the same attack, in brackets the targets hit under DM only / under this method only."""
 
 
-class ReportError(ValueError):
+class ReportError(InputError):
     """Scores and the table's rows do not fit; the message names what is missing and a remedy."""
 
 

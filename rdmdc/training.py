@@ -64,6 +64,7 @@ def fit(
         nesterov=schedule.nesterov,
         weight_decay=schedule.weight_decay,
     )
+    chunk = networks.even_chunk(min(schedule.batch, len(labels)), 1)
     decay_at = rates.count(schedule.decay_after, schedule.epochs)
     for epoch in range(schedule.epochs):
         if epoch == decay_at:
@@ -75,7 +76,7 @@ def fit(
             batch = inputs_of(chosen)
             drawn = draw(schedule.augmentation, len(chosen), draws, shared=True)
             batch = augment(batch.unsqueeze(1), drawn).squeeze(1)
-            loss = F.cross_entropy(network.logits(weights, batch), labels[chosen])
+            loss = F.cross_entropy(networks.logits(network, weights, batch, chunk), labels[chosen])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

@@ -123,9 +123,7 @@ def linear(signs):
 
 @pytest.mark.parametrize("optimiser", attacks.OPTIMISERS)
 @pytest.mark.parametrize("eps", [0, 1, 8, 255])
-def test_a_linear_objective_ends_in_the_corner_of_box_and_pixel_range(
-    scene, quiet, eps, optimiser
-):
+def test_a_linear_objective_ends_in_the_corner_of_box_and_pixel_range(scene, quiet, eps, optimiser):
     indices = torch.tensor([12, 13, 20])
     base = scene.train.pixels[indices].int()
     signs = torch.rand(base.shape, generator=generator("signs")).sub(0.5).sign()
@@ -205,21 +203,33 @@ def test_the_objective_falls(scene, run, attack, optimiser):
         assert better < worse - 0.1 * abs(worse)
 
 
-def test_every_iteration_draws_anew(scene, quiet):
-    """A network and an augmentation for each restart, iteration and score, each its own."""
-    seen = []
+def test_every_iteration_draws_anew_inside_the_box(scene, quiet):
+    """A network and an augmentation for each restart, iteration and score, each its own; pixel
+    values are projected at every step, not at the end alone, and stay on the grid of uint8."""
+    seen, base = [], scene.train.pixels[12:14].float()
 
     def objective(values, purpose):
+        assert float((values - base).detach().abs().max()) <= 3
+        assert 0 <= float(values.detach().min()) <= float(values.detach().max()) <= 255
+        assert torch.equal(values, values.round())
         seen.append(purpose)
-        yield values.sum()
+        yield values.sum() if len(seen) % 2 else -values.sum()
 
-    crafting = replace(CRAFTING, restarts=2, iterations=3, scoring_draws=2)
-    attacks.craft(scene, torch.tensor([12]), crafting, objective, quiet)
+    crafting = replace(CRAFTING, eps=3, restarts=2, iterations=3, scoring_draws=2)
+    attacks.craft(scene, torch.tensor([12, 13]), crafting, objective, quiet)
     draws, scores = seen[:3] + seen[5:8], seen[3:5] + seen[8:]
     assert len(set(draws)) == 6
     assert scores[:2] == scores[2:], "restarts are scored on other draws"
     assert len(set(scores)) == 2
     assert not set(scores) & set(draws)
+
+
+def test_a_quarter_of_a_step_is_rounded_away(scene, run):
+    """To the nearest, before the score: what is scored is what is saved."""
+    start, before = run("dm", scene, replace(CRAFTING, iterations=0))
+    moved, after = run("dm", scene, replace(CRAFTING, iterations=1, step=0.25))
+    assert torch.equal(start.pixels, moved.pixels)
+    assert before.objective.iloc[-1] == after.objective.iloc[-1]
 
 
 @pytest.mark.parametrize("attack", CRAFTED)
@@ -285,7 +295,7 @@ def test_an_attack_leaves_its_arguments_alone(scene, run):
 
 
 def test_an_objective_that_is_no_number_is_an_error(scene, run):
-    """A victim whose gradient vanishes has no cosine; poisons must not silently be the originals."""
+    """A victim whose gradient vanishes has no cosine; the poisons must not be the originals."""
     flat = tuple({n: w * 0 for n, w in v.items()} for v in scene.victims)
     for v in flat:
         v["linear.bias"] += torch.tensor([-300.0, 300.0, -300.0])

@@ -42,9 +42,7 @@ def run(train, network, quiet):
 
     def run(panel=PANEL, train=train, poisons=None, seed=5, run=0, network=network, **options):
         chosen = replace(OPTIONS, **options)
-        return condense(
-            train, poisons, network, STRATEGY, chosen, panel, seed, run, "cpu", quiet
-        )
+        return condense(train, poisons, network, STRATEGY, chosen, panel, seed, run, "cpu", quiet)
 
     return run
 
@@ -172,29 +170,23 @@ def test_instances_differ_and_twins_do_not(run):
         assert all(float((a - b).abs().max()) > 1e-3 for b in sets[:i])
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_same_seed_same_bits_other_seed_or_run_other_bits(run, threads):
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        made = inputs_of(run())
-        torch.manual_seed(8)
-        again = inputs_of(run())
-        others = [inputs_of(run(seed=6)), inputs_of(run(run=1))]
-    finally:
-        torch.set_num_threads(before)
+def test_same_seed_same_bits_other_seed_or_run_other_bits(run):
+    made = inputs_of(run())
+    torch.manual_seed(8)
+    again = inputs_of(run())
+    others = [inputs_of(run(seed=6)), inputs_of(run(run=1))]
     for name in PANEL:
         assert torch.equal(made[name], again[name])
         assert all(not torch.equal(made[name], other[name]) for other in others)
 
 
-def test_draws_do_not_depend_on_poisons(run):
-    """A poisoned and a clean run are compared in pairs: a class without poisons has the same set."""
-    clean, poisoned = run(), run(poisons=poison([13, 15, 20], [1, 1, 1]))
-    for name in PANEL:
-        a, b = clean[name][0].inputs, poisoned[name][0].inputs
-        torch.testing.assert_close(a[:3], b[:3], rtol=0, atol=1e-5)
-        torch.testing.assert_close(a[6:], b[6:], rtol=0, atol=1e-5)
+def test_same_bits_on_two_threads(run):
+    torch.set_num_threads(2)
+    try:
+        made, again = (inputs_of(run(iterations=1)) for _ in range(2))
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(made[name], again[name]) for name in PANEL)
 
 
 def test_nothing_logged_changes_a_bit(run):
@@ -239,12 +231,13 @@ def test_poisons_are_laid_over_the_training_set(run, train):
     assert torch.equal(train.pixels, before)
 
 
-@pytest.mark.parametrize("name", PANEL)
-def test_a_class_whose_images_are_all_replaced(run, name):
+def test_a_class_whose_images_are_all_replaced(run):
+    """It gets another set; the others keep theirs, since their draws are the same."""
     clean, poisoned = run(), run(poisons=poison(range(12, 26), [1] * 14))
-    moved = (clean[name][0].inputs - poisoned[name][0].inputs).abs().amax((1, 2, 3))
-    assert float(moved[3:6].min()) > 0.01
-    assert float(moved[[0, 1, 2, 6, 7, 8]].max()) < 1e-5
+    for name in PANEL:
+        moved = (clean[name][0].inputs - poisoned[name][0].inputs).abs().amax((1, 2, 3))
+        assert float(moved[3:6].min()) > 0.01
+        assert float(moved[[0, 1, 2, 6, 7, 8]].max()) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -325,7 +318,7 @@ def planted(run, train):
     noise = torch.randint(0, 9, train.pixels.shape, generator=generator("quiet"))
     calm = replace(train, pixels=(train.pixels[:1] // 2 + noise).to(torch.uint8))
     panel = {
-        name: {**entry, "drop": "1/4"} if "drop" in entry else entry
+        name: {**entry, "drop": "1/3"} if "drop" in entry else entry
         for name, entry in PANEL.items()
     }
     return run(panel, train=calm, poisons=poison([4, 9], [0, 0]), batch=12)
@@ -334,8 +327,8 @@ def planted(run, train):
 @pytest.mark.parametrize(
     ("name", "recall", "precision", "kept"),
     [
-        ("truncated", 1, 2 / 3, 9),
-        ("rdm_dc", 1, 2 / 3, 9),
+        ("truncated", 1, 1 / 2, 8),
+        ("rdm_dc", 1, 1 / 2, 8),
         ("dm", 0, np.nan, 12),
         ("middle", np.nan, np.nan, -1),
         ("trimmed", np.nan, np.nan, -1),

@@ -29,9 +29,10 @@ def draws(classes, *purpose):
     return [generator("test", *purpose, c) for c in range(classes)]
 
 
-def apply(name, embeddings, *purpose, **changed):
+def apply(name, embeddings, generators=None, **changed):
     chosen = {k: v for k, v in changed.items() if k in OPTIONS[name]}
-    return ESTIMATORS[name](embeddings, draws(len(embeddings), *purpose), **OPTIONS[name] | chosen)
+    generators = generators or draws(len(embeddings))
+    return ESTIMATORS[name](embeddings, generators, **OPTIONS[name] | chosen)
 
 
 def spiked(classes, n, d, seed=0, dtype=torch.float32):
@@ -187,11 +188,12 @@ def test_kept_says_what_was_averaged(name):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_batched_is_one_by_one(name, dtype):
+    """Also far from convergence, where each class's own start counts."""
     embeddings = spiked(5, 96, 40, dtype=dtype)
-    together = apply(name, embeddings, "same")
+    together = apply(name, embeddings, power_iterations=2)
     assert together.value.dtype == dtype
     for c in range(5):
-        alone = ESTIMATORS[name](embeddings[c : c + 1], draws(5, "same")[c : c + 1], **OPTIONS[name])
+        alone = apply(name, embeddings[c : c + 1], draws(5)[c : c + 1], power_iterations=2)
         torch.testing.assert_close(alone.value[0], together.value[c], rtol=1e-6, atol=1e-6)
         if together.kept is not None:
             assert torch.equal(alone.kept[0], together.kept[c])
@@ -227,7 +229,7 @@ BREAKDOWN += [("spectral_mean", 30), ("random_mean", 0)]
 
 
 @pytest.mark.parametrize(("name", "outliers"), BREAKDOWN)
-@pytest.mark.parametrize("far", [1e3, 1e9])
+@pytest.mark.parametrize("far", [1e3, 1e9, -1e9])
 def test_breakdown(name, outliers, far):
     """Of 100: so many outliers at one place leave the estimate among the rest; more do not."""
 
@@ -243,7 +245,7 @@ def test_breakdown(name, outliers, far):
     beyond = 31 if name == "random_mean" else outliers + 1
     inside, size = polluted(beyond)
     assert not inside
-    assert size >= far / 100
+    assert size >= abs(far) / 100
 
 
 @pytest.mark.parametrize("name", FILTERS)
@@ -309,7 +311,12 @@ def test_dropping_nothing_is_the_mean(name):
 @pytest.mark.parametrize("hidden", [False, True], ids=["apart", "hiding"])
 @pytest.mark.parametrize(
     ("eps", "drop", "alpha", "d"),
-    [(0.1, "3/10", 4.7, 40), (0.1, "3/10", 20, 100), (0.05, "3/20", 8, 100), (0.02, "3/50", 8, 60)],
+    [
+        (0.1, "3/10", 4.7, 40),
+        (0.1, "3/10", 20, 100),
+        (0.05, "3/20", 8, 100),
+        (0.02, "3/50", 4.7, 60),
+    ],
 )
 def test_lemma_4_1(eps, drop, alpha, d, hidden):
     """What a 3ε drop leaves of the poisoned deviation is at most ε²√D; the plain mean's is more.
@@ -323,6 +330,7 @@ def test_lemma_4_1(eps, drop, alpha, d, hidden):
     away = np.linalg.qr(numbers.normal(size=(d, 1)))[0][:, 0] * np.sqrt(alpha / eps)
     samples = 1 + numbers.normal(size=(n, d)) * np.linspace(0.5, 1, d)
     hiding = int(poisons * eps / alpha) if hidden else 0
+    assert bool(hiding) == hidden
     samples[hiding:poisons] = 1 + away + 0.5 * (samples[hiding:poisons] - 1)
     embeddings = torch.tensor(samples[None], dtype=torch.float32)
 

@@ -27,6 +27,7 @@ def test_parse_names_what_is_not_a_rate(rate):
     ("rate", "batch", "k"),
     [
         ("3/10", 100, 30),  # in floats ⌈3 · .1 · 100⌉ is 31
+        ("7/100", 100, 7),  # and ⌈.07 · 100⌉ is 8
         ("3/10", 256, 77),  # §5.1
         ("3/100", 256, 8),
         ("0", 5, 0),
@@ -45,8 +46,12 @@ def test_dropping_all_is_an_error(rate, batch):
     assert rates.count(rate, batch) == batch
 
 
+def test_percents_are_exact():
+    for percent in range(101):
+        assert rates.count(f"{percent}/100", 700) == 7 * percent
+
+
 @given(st.integers(0, 50), st.integers(1, 50), st.integers(0, 10**6))
 def test_count_is_the_least_integer_not_below(p, q, total):
-    if p <= q:
-        k = rates.count(f"{p}/{q}", total)
-        assert k * q >= p * total > (k - 1) * q
+    k = rates.count(f"{min(p, q)}/{q}", total)
+    assert k * q >= min(p, q) * total > (k - 1) * q

@@ -69,7 +69,12 @@ def test_one_class_has_no_target():
 
 def test_a_listed_target_is_taken_as_listed(test):
     target = targets.listed(test, 50, 24, 0)
-    assert (target.seed, target.index, target.true_label, target.adversarial_label) == (50, 24, 2, 0)
+    assert (target.seed, target.index, target.true_label, target.adversarial_label) == (
+        50,
+        24,
+        2,
+        0,
+    )
     assert torch.equal(target.pixels, test.pixels[24])
 
 

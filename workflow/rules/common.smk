@@ -10,13 +10,14 @@ sys.path.insert(0, workflow.basedir)
 from rdmdc import conditions
 from rdmdc.conditions import as_argument
 from rdmdc.digest import digest
+from rdmdc.errors import InputError
 
 PYTHON = sys.executable
 
 validate(config, "../schemas/config.schema.yaml")
 try:
     conditions.check(config)
-except ValueError as error:
+except InputError as error:
     raise WorkflowError(f"preset {config['preset']}: {error}") from None
 
 PRESET = config["preset"]

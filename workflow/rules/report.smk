@@ -22,7 +22,7 @@ rule table:
         table=r"table[a-z0-9_]*",
     params:
         options=lambda w: as_argument(conditions.table_options(config, w.table)),
-        code=digest("__main__.table"),
+        code=digest("summaries.table"),
     shell:
         "{PYTHON:q} -m rdmdc table --options {params.options:q} --code {params.code}"
         " --scores {input:q} --csv {output.csv:q} --markdown {output.markdown:q} 2> {log:q}"
@@ -43,7 +43,7 @@ rule targets_figure:
         f"results/{PRESET}/logs/figures/targets.log",
     params:
         options=as_argument({"preset": PRESET}),
-        code=digest("__main__.targets_figure"),
+        code=digest("summaries.targets_figure"),
     shell:
         "{PYTHON:q} -m rdmdc targets-figure --options {params.options:q} --code {params.code}"
         " --test {input.test:q} --targets {input.targets:q}"
@@ -62,7 +62,7 @@ rule poisons_figure:
         f"results/{PRESET}/logs/figures/poisons.log",
     params:
         options=as_argument({"eps": shown_condition().get("eps")}),
-        code=digest("__main__.poisons_figure"),
+        code=digest("summaries.poisons_figure"),
     shell:
         "{PYTHON:q} -m rdmdc poisons-figure --options {params.options:q} --code {params.code}"
         " --train {input.train:q} --target {input.target:q} --poisons {input.poisons:q}"
@@ -87,7 +87,7 @@ rule synthetic_figure:
         options=as_argument(
             {"labels": [config["estimators"][name]["label"] for name in shown_instances()]}
         ),
-        code=digest("__main__.synthetic_figure"),
+        code=digest("summaries.synthetic_figure"),
     shell:
         "{PYTHON:q} -m rdmdc synthetic-figure --options {params.options:q} --code {params.code}"
         " --synthetic {input:q} --png {output.png:q} --svg {output.svg:q} 2> {log:q}"
@@ -103,7 +103,7 @@ rule accuracy_asr_figure:
         f"results/{PRESET}/logs/figures/accuracy_asr.log",
     params:
         options=as_argument(conditions.table_options(config, config["figures"]["table"])),
-        code=digest("__main__.accuracy_asr_figure"),
+        code=digest("summaries.accuracy_asr_figure"),
     shell:
         "{PYTHON:q} -m rdmdc accuracy-asr-figure --options {params.options:q}"
         " --code {params.code} --scores {input:q}"

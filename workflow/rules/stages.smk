@@ -26,7 +26,7 @@ rule data:
         "results/{preset}/benchmarks/data.tsv"
     params:
         options=as_argument(conditions.data_options(config)),
-        code=digest("__main__.data", f"datasets.{config['dataset']['source']}"),
+        code=digest("stages.data", f"datasets.{config['dataset']['source']}"),
     shell:
         "{PYTHON:q} -m rdmdc data --options {params.options:q} --code {params.code}"
         " --train {output.train:q} --test {output.test:q} 2> {log:q}"
@@ -41,7 +41,7 @@ rule target:
         "results/{preset}/logs/targets/{target}.log",
     params:
         options=lambda w: as_argument(conditions.target_options(config, int(w.target))),
-        code=digest("__main__.target"),
+        code=digest("stages.target"),
     shell:
         "{PYTHON:q} -m rdmdc target --options {params.options:q} --code {params.code}"
         " --test {input.test:q} --target {output:q} 2> {log:q}"
@@ -59,7 +59,7 @@ rule victim:
     threads: config["threads"]
     params:
         options=lambda w: as_argument(conditions.pretrain_options(config, int(w.epochs))),
-        code=digest("__main__.victim", *operations(config["pretrain"]["augmentation"])),
+        code=digest("stages.victim", *operations(config["pretrain"]["augmentation"])),
     shell:
         "{PYTHON:q} -m rdmdc victim --options {params.options:q} --code {params.code}"
         " --train {input.train:q} --weights {output:q} 2> {log:q}"
@@ -70,7 +70,7 @@ def poison_code(wildcards):
     crafting = config["attacks"].get(attack)
     used = [f"attacks.{crafting['optimiser']}"] if crafting else []
     used += operations(crafting["augmentation"] if crafting else [])
-    return digest("__main__.poison", f"attacks.{attack}", *used)
+    return digest("stages.poison", f"attacks.{attack}", *used)
 
 
 rule poison:
@@ -99,7 +99,7 @@ def condense_code(wildcards, panel):
     settings = conditions.resolved(config, conditions.condition_of(wildcards.case))
     functions = {config["estimators"][name]["function"] for name in config["panels"][panel]}
     return digest(
-        "__main__.synthetic",
+        "stages.synthetic",
         f"condense.{settings['condense']['initialisation']}",
         *(f"estimators.{name}" for name in sorted(functions)),
         *operations(config["augmentation"]),
@@ -167,7 +167,7 @@ for panel, instances in config["panels"].items():
             options=lambda w, panel=panel: as_argument(
                 conditions.scores_options(config, w.case, int(w.run), panel)
             ),
-            code=digest("__main__.scores", *operations(config["evaluate"]["augmentation"])),
+            code=digest("stages.scores", *operations(config["evaluate"]["augmentation"])),
         shell:
             "{PYTHON:q} -m rdmdc scores --options {params.options:q} --code {params.code}"
             " --test {input.test:q} --targets {input.targets:q} --folder {params.folder:q}"

@@ -1,0 +1,161 @@
+"""The stages as commands: load the inputs, call one pure function, save what it returns.
+
+Each takes the parsed command line; ``options`` is what rdmdc.conditions resolved for the job.
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rdmdc import artifacts, attacks, datasets, networks, targets
+from rdmdc.artifacts import Provenance
+from rdmdc.attacks import Crafting, Scene
+from rdmdc.condense import Condensation, condense
+from rdmdc.evaluate import evaluate
+from rdmdc.networks import ConvNet, NetworkError
+from rdmdc.progress import Progress
+from rdmdc.records import LabelledImages
+from rdmdc.training import Schedule, pretrain
+
+
+def data(args: argparse.Namespace) -> None:
+    """Decode the data set once into class-sorted, memory-mapped arrays."""
+    sources = [args.options["dataset"].get(part) or [] for part in ("train", "test")]
+    files = [Path(p) for s in sources for p in ([s] if isinstance(s, str) else s)]
+    provenance = _begin(args, [p for p in files if p.is_file()])
+    train, test = datasets.load(args.options["dataset"])
+    artifacts.save_images(args.train, train, provenance)
+    artifacts.save_images(args.test, test, provenance)
+
+
+def target(args: argparse.Namespace) -> None:
+    """Draw, or look up, one target in the test split."""
+    provenance = _begin(args, [args.test])
+    test = artifacts.load_images(args.test, _expect(args, "dataset"))
+    wanted = args.options["target"]
+    chosen = targets.draw(test, **wanted) if len(wanted) == 1 else targets.listed(test, **wanted)
+    artifacts.save_target(args.target, chosen, provenance)
+
+
+def victim(args: argparse.Namespace) -> None:
+    """Pretrain one victim for gradient matching."""
+    provenance = _begin(args, [args.train])
+    train = artifacts.load_images(args.train, _expect(args, "dataset"))
+    weights = pretrain(
+        train,
+        _network(args, train),
+        Schedule.of(args.options["pretrain"]),
+        args.options["seed"],
+        args.options["device"],
+        Progress("pretrain"),
+    )
+    artifacts.save_weights(args.weights, weights, provenance)
+
+
+def poison(args: argparse.Namespace) -> None:
+    """Craft one attack's poisons for one target."""
+    provenance = _begin(args, [args.train, args.target, *args.victims])
+    options = args.options
+    train = artifacts.load_images(args.train, _expect(args, "dataset"))
+    expected = _expect(args, "dataset", "network", "seed")
+    scene = Scene(
+        train,
+        artifacts.load_target(args.target, _expect(args, "dataset")),
+        _network(args, train),
+        tuple(artifacts.load_weights(path, expected) for path in args.victims),
+        options["poisons"],
+        options["seed"],
+        options["device"],
+    )
+    crafting = None
+    if "crafting" in options:
+        chosen = options["crafting"]
+        crafting = Crafting(**{**chosen, "augmentation": tuple(chosen["augmentation"])})
+    attack = attacks.ATTACKS[options["attack"]]
+    poisons, trace = attack(scene, crafting, Progress(options["attack"]))
+    artifacts.save_poisons(args.poisons, poisons, provenance)
+    artifacts.save_rows(args.trace, "crafting trace", trace, provenance)
+
+
+def synthetic(args: argparse.Namespace) -> None:
+    """Condense one case and run with a panel of estimators; two files for each in the folder."""
+    provenance = _begin(args, [args.train, *args.poisons])
+    options = args.options
+    train = artifacts.load_images(args.train, _expect(args, "dataset"))
+    expected = _expect(args, "dataset", "network", "seed")
+    poisons = [artifacts.load_poisons(path, expected) for path in args.poisons]
+    condensed = condense(
+        train,
+        poisons[0] if poisons else None,
+        _network(args, train),
+        options["augmentation"],
+        Condensation(**options["condense"]),
+        options["estimators"],
+        options["seed"],
+        options["run"],
+        options["device"],
+        Progress("condense"),
+    )
+    for instance, (made, trace) in condensed.items():
+        own = {key: value for key, value in options.items() if key != "estimators"}
+        own |= {"instance": instance, "estimator": options["estimators"][instance]}
+        mine = replace(provenance, options=own)
+        artifacts.save_synthetic(args.folder / f"{instance}.parquet", made, mine)
+        artifacts.save_rows(args.folder / f"{instance}.trace.parquet", "trace", trace, mine)
+
+
+def scores(args: argparse.Namespace) -> None:
+    """Train networks on each synthetic set of a panel in the folder and score them."""
+    options = args.options
+    provenance = _begin(args, [args.test, *args.targets])
+    test = artifacts.load_images(args.test, _expect(args, "dataset"))
+    chosen = [artifacts.load_target(path, _expect(args, "dataset")) for path in args.targets]
+    expected = _expect(args, "dataset", "network", "seed", "case", "run")
+    for instance in options["instances"]:
+        path = args.folder / f"{instance}.parquet"
+        rows = evaluate(
+            artifacts.load_synthetic(path, expected | {"instance": instance}),
+            test,
+            chosen,
+            _network(args, test),
+            Schedule.of(options["evaluate"]),
+            options["evaluate"]["networks"],
+            options["seed"],
+            options["run"],
+            options["device"],
+            Progress(f"evaluate {instance}"),
+        )
+        condition = options["case"].split("/")[0]
+        rows = rows.assign(condition=condition, run=options["run"], instance=instance)
+        inputs = {**provenance.inputs, str(path): artifacts.sha256(path)}
+        own = {key: value for key, value in options.items() if key != "instances"}
+        mine = replace(provenance, inputs=inputs, options=own | {"instance": instance})
+        artifacts.save_rows(args.folder / f"{instance}.scores.parquet", "scores", rows, mine)
+
+
+def _begin(args: argparse.Namespace, inputs: list[Path]) -> Provenance:
+    """Set up torch as the options say, note the start and the inputs."""
+    if "threads" in args.options:
+        torch.set_num_threads(args.options["threads"])
+        reason = networks.compiling(args.options["compile"])
+        if reason is not None:
+            print(
+                f"compile: {reason}; networks run uncompiled, about half as fast", file=sys.stderr
+            )
+    return Provenance.begin(args.stage, args.options, args.code, inputs)
+
+
+def _expect(args: argparse.Namespace, *keys: str) -> dict[str, Any]:
+    """The options that an input must have been made with, to be used in this job."""
+    return {key: args.options[key] for key in keys}
+
+
+def _network(args: argparse.Namespace, images: LabelledImages) -> ConvNet:
+    _, channels, height, width = images.pixels.shape
+    if height != width:
+        raise NetworkError(f"images are {height} × {width}, not square; set dataset.size")
+    return ConvNet(channels, height, len(images.class_names), **args.options["network"])
