@@ -74,6 +74,8 @@ def _check_condition(config: Config, name: str, condition: Mapping[str, Any]) ->
             raise ConfigError(f"{where}: every attack needs eps but direct, which has none")
         if attack != "direct" and attack not in config["attacks"]:
             raise ConfigError(f"{where}: attacks.{attack} is missing: how to craft its poisons")
+        if attack == "gradient_matching" and "pretrain" not in config:
+            raise ConfigError(f"{where}: gradient_matching needs victims; add the section pretrain")
         if attack == "gradient_matching" and "network" in condition:
             raise ConfigError(f"{where}: victims have the preset's network; leave network out")
         clean = _entry(config, "conditions", condition["clean"], where)

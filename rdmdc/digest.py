@@ -19,7 +19,8 @@ REGISTRIES = {
     "attacks.OPTIMISERS",
     "augment.OPERATIONS",
     "condense.INITIALISATIONS",
-    "datasets.SOURCES",
+    "sources.SOURCES",
+    "sources.LAYOUTS",
 }
 """Tables from names to functions: not followed, so that a new entry changes no digest. A job
 names the entries that it uses."""

@@ -16,8 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
-from rdmdc import datasets
-from rdmdc.datasets import DatasetError, load
+from rdmdc import datasets, sources
+from rdmdc.datasets import load
+from rdmdc.sources import DatasetError
 
 DATA = Path(os.environ.get("RDMDC_TEST_DATA", "../shared/data"))
 COMMON = {
@@ -145,7 +146,8 @@ def test_normalisation_is_the_training_splits(files):
 
 def test_normalisation_over_several_batches(files, monkeypatch):
     whole = load(files())[0]
-    monkeypatch.setattr(datasets, "BATCH", 3)
+    for module in (datasets, sources):
+        monkeypatch.setattr(module, "BATCH", 3)
     parts = load(files())[0]
     assert parts.normalisation == whole.normalisation
     assert torch.equal(parts.pixels, whole.pixels)

@@ -200,6 +200,7 @@ def test_unknown_name_in_the_code(made_up):
 
 MEAN = ("condense.condense", "estimators.mean")
 SPECTRAL = ("condense.condense", "estimators.spectral_mean")
+FOLDER = ("stages.data", "sources.folder", "sources.class_folders")
 
 
 def alter(folder, name):
@@ -235,6 +236,10 @@ def alter(folder, name):
         (SPECTRAL, "estimators._mean_without_top", True),
         (SPECTRAL, "rates.dropped", True),
         (SPECTRAL, "estimators.median", False),
+        (FOLDER, "sources.class_folders", True),
+        (FOLDER, "sources.tiny_imagenet", False),
+        (FOLDER, "sources.parquet", False),
+        (FOLDER, "datasets._decode", True),
         (("augment.crop",), "augment._resample", True),
         (("augment.color",), "augment._resample", False),
         (("report.table",), "condense.condense", False),

@@ -3,15 +3,22 @@
 
 
 def dataset_files():
-    """The data set's own files, where they are local."""
-    if config["dataset"]["source"] not in ("parquet", "folder"):
+    """The data set's own files where Snakemake can watch them: Parquet, not folders of images."""
+    if config["dataset"]["source"] != "parquet":
         return []
     listed = [config["dataset"][part] for part in ("train", "test")]
     return [p for part in listed for p in ([part] if isinstance(part, str) else part)]
 
 
-def operations(*strategies):
-    return [f"augment.{name}" for strategy in strategies for name in strategy]
+def source_functions():
+    """The functions that read the data set, as roots of a digest; only a folder has a layout."""
+    chosen = (config["dataset"].get(key) for key in ("source", "layout"))
+    return [f"sources.{name}" for name in chosen if name is not None]
+
+
+def operations(strategy):
+    """The functions that an augmentation strategy uses, as roots of a digest."""
+    return [f"augment.{name}" for name in strategy or ["identity"]]
 
 
 rule data:
@@ -26,7 +33,7 @@ rule data:
         "results/{preset}/benchmarks/data.tsv"
     params:
         options=as_argument(conditions.data_options(config)),
-        code=digest("stages.data", f"datasets.{config['dataset']['source']}"),
+        code=digest("stages.data", *source_functions()),
     shell:
         "{PYTHON:q} -m rdmdc data --options {params.options:q} --code {params.code}"
         " --train {output.train:q} --test {output.test:q} 2> {log:q}"
@@ -47,6 +54,10 @@ rule target:
         " --test {input.test:q} --target {output:q} 2> {log:q}"
 
 
+def victim_operations():
+    return operations(config["pretrain"]["augmentation"]) if "pretrain" in config else []
+
+
 rule victim:
     input:
         train="results/{preset}/data/train.arrow",
@@ -59,7 +70,7 @@ rule victim:
     threads: config["threads"]
     params:
         options=lambda w: as_argument(conditions.pretrain_options(config, int(w.epochs))),
-        code=digest("stages.victim", *operations(config["pretrain"]["augmentation"])),
+        code=digest("stages.victim", *victim_operations()),
     shell:
         "{PYTHON:q} -m rdmdc victim --options {params.options:q} --code {params.code}"
         " --train {input.train:q} --weights {output:q} 2> {log:q}"
@@ -68,8 +79,9 @@ rule victim:
 def poison_code(wildcards):
     attack = config["conditions"][wildcards.condition]["attack"]
     crafting = config["attacks"].get(attack)
-    used = [f"attacks.{crafting['optimiser']}"] if crafting else []
-    used += operations(crafting["augmentation"] if crafting else [])
+    used = []
+    if crafting is not None and attack != "direct":
+        used = [f"attacks.{crafting['optimiser']}", *operations(crafting["augmentation"])]
     return digest("stages.poison", f"attacks.{attack}", *used)
 
 
