@@ -11,12 +11,15 @@ REQUIREMENTS := $(if $(filter True,$(LOCKED)),-r requirements.lock,)
 
 .PHONY: table2 tables test lint clean
 
+# bars on a terminal, plain lines elsewhere
+SNAKEMAKE = if [ -t 1 ]; then set -- --logger rich; fi; $(BIN)/snakemake --cores $(CORES)
+
 table2: $(VENV)/installed
-	$(BIN)/snakemake --cores $(CORES) results/table2.csv
+	@$(SNAKEMAKE) results/table2.csv "$$@"
 	@cat results/table2.md
 
 tables: $(VENV)/installed
-	$(BIN)/snakemake --cores $(CORES)
+	@$(SNAKEMAKE) "$$@"
 	@cat results/table?.md
 
 test: $(VENV)/installed

@@ -81,6 +81,7 @@ def condense(
     sets = {name: start.clone() for name in panel}
     momenta = {name: torch.zeros_like(start) for name in panel}
     traces: dict[str, list[dict[str, Any]]] = {name: [] for name in panel}
+    loss = float("nan")  # of the panel's last instance when it was last logged
 
     for number in range(options.iterations):
         purpose = (seed, "condense", run, number)
@@ -91,16 +92,16 @@ def condense(
 
         means, rows = _calibrated_means(source, network, iteration, panel, device, log)
         for name in panel:
-            gradient, losses = _gradient(network, iteration, sets[name], means[name], options.ipc)
+            gradient, terms = _gradient(network, iteration, sets[name], means[name], options.ipc)
             momenta[name] = options.momentum * momenta[name] + gradient
             sets[name] = sets[name] - options.learning_rate * momenta[name]
             if log:
                 traces[name] += [
-                    {"iteration": number, "class": c, "loss": losses[c], **row}
-                    for c, row in enumerate(rows[name])
+                    {"iteration": number, "class": c, "loss": term, **row}
+                    for c, (term, row) in enumerate(zip(terms.tolist(), rows[name], strict=True))
                 ]
-        if log:
-            progress(number + 1, options.iterations, sum(losses))
+                loss = float(terms.sum())
+        progress(number + 1, options.iterations, loss)
 
     labels = torch.arange(classes).repeat_interleave(options.ipc)
     return {
@@ -217,8 +218,8 @@ def _estimate(
 
 def _gradient(
     network: ConvNet, iteration: Iteration, synthetic: Tensor, means: Tensor, ipc: int
-) -> tuple[Tensor, list[float]]:
-    """∇ of Σ_c ‖mean_j Φ(A(s_j^c)) − μ̂_c‖² for synthetic (C·M, C, H, W), and each class's term.
+) -> tuple[Tensor, Tensor]:
+    """∇ of Σ_c ‖mean_j Φ(A(s_j^c)) − μ̂_c‖² for synthetic (C·M, C, H, W), and its terms (C,).
 
     Classes do not meet in the loss, so each chunk of whole classes is differentiated by itself.
     """
@@ -237,5 +238,5 @@ def _gradient(
         terms = distance.square().sum(1)
         (gradient,) = torch.autograd.grad(terms.sum(), chunk)
         gradients.append(gradient)
-        losses += terms.tolist()
-    return torch.cat(gradients), losses
+        losses.append(terms.detach())
+    return torch.cat(gradients), torch.cat(losses)
