@@ -19,4 +19,5 @@ rule all:
     default_target: True
     input:
         all_tables(),
+        all_tables("md"),
         all_figures(),

@@ -12,21 +12,22 @@ from rdmdc.errors import InputError
 
 Paths = dict[str, dict[str, Any]]
 ONE: dict[str, Any] = {"required": True}
-MANY: dict[str, Any] = {"nargs": "*", "default": []}
+SOME: dict[str, Any] = {"nargs": "+", "required": True}
+ANY: dict[str, Any] = {"nargs": "*", "default": []}
 FIGURE: Paths = {"png": ONE, "svg": ONE}
 
 COMMANDS: dict[str, Paths] = {
     "stages.data": {"train": ONE, "test": ONE},
     "stages.target": {"test": ONE, "target": ONE},
     "stages.victim": {"train": ONE, "weights": ONE},
-    "stages.poison": {"train": ONE, "target": ONE, "victims": MANY, "poisons": ONE, "trace": ONE},
-    "stages.synthetic": {"train": ONE, "poisons": MANY, "folder": ONE},
-    "stages.scores": {"test": ONE, "targets": MANY, "folder": ONE},
-    "summaries.table": {"scores": MANY, "csv": ONE, "markdown": ONE},
-    "summaries.targets_figure": {"test": ONE, "targets": MANY, **FIGURE},
+    "stages.poison": {"train": ONE, "target": ONE, "victims": ANY, "poisons": ONE, "trace": ONE},
+    "stages.synthetic": {"train": ONE, "poisons": ANY, "folder": ONE},
+    "stages.scores": {"test": ONE, "targets": SOME, "folder": ONE},
+    "summaries.table": {"scores": SOME, "csv": ONE, "markdown": ONE},
+    "summaries.targets_figure": {"test": ONE, "targets": SOME, **FIGURE},
     "summaries.poisons_figure": {"train": ONE, "target": ONE, "poisons": ONE, **FIGURE},
-    "summaries.synthetic_figure": {"synthetic": MANY, **FIGURE},
-    "summaries.accuracy_asr_figure": {"scores": MANY, **FIGURE},
+    "summaries.synthetic_figure": {"synthetic": SOME, **FIGURE},
+    "summaries.accuracy_asr_figure": {"scores": SOME, **FIGURE},
 }
 """The function behind each command, imported when it is called, and its paths."""
 
@@ -48,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         getattr(import_module(f"rdmdc.{module}"), name)(args)
     except InputError as error:
-        print(f"rdmdc {args.stage}: {error}", file=sys.stderr)
+        line = " ".join(str(error).splitlines())  # Arrow's messages have several
+        print(f"rdmdc {args.stage}: {line}", file=sys.stderr)
         return 1
     return 0
 

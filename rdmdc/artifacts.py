@@ -64,7 +64,7 @@ class Provenance:
         cls, stage: str, options: Mapping[str, Any], code: str, inputs: Iterable[Path]
     ) -> "Provenance":
         """Note the start of a job: its clock begins, its inputs are hashed."""
-        return cls(stage, options, code, {str(p): sha256(p) for p in inputs}, time.time())
+        return cls(stage, options, code, {str(p): verified(p) for p in inputs}, time.time())
 
 
 def sha256(path: Path) -> str:
@@ -73,16 +73,32 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def verified(path: Path) -> str:
+    """The file's sha256; ArtifactError where the file's provenance, if it has one, has another."""
+    found, provenance = sha256(path), _provenance_of(path)
+    if provenance.is_file():
+        with _reading(provenance):
+            wanted = json.loads(provenance.read_bytes())["sha256"]
+        if found != wanted:
+            raise ArtifactError(
+                f"{path}: damaged or changed, its sha256 is not the one in {provenance.name};"
+                " delete it and run snakemake again"
+            )
+    return found
+
+
+def _provenance_of(path: Path) -> Path:
+    return path.with_name(path.name + ".provenance.json")
+
+
 # --- writing ---------------------------------------------------------------------------------
 
 
 def write(path: Path, provenance: Provenance, fill: Callable[[IO[bytes]], object]) -> None:
     """Write ``path`` atomically by ``fill``, then its provenance; nothing half-written is left."""
     digest = _replace(path, fill)
-    _replace(
-        path.with_name(path.name + ".provenance.json"),
-        lambda file: file.write(_sidecar(path, provenance, digest)),
-    )
+    content = _sidecar(path, provenance, digest)
+    _replace(_provenance_of(path), lambda file: file.write(content))
 
 
 def _replace(path: Path, fill: Callable[[IO[bytes]], object]) -> str:
@@ -170,7 +186,10 @@ def _rows(values: Tensor) -> pa.Array:
 
 
 def _write_parquet(path: Path, provenance: Provenance, table: pa.Table) -> None:
-    write(path, provenance, lambda file: pq.write_table(table, file, compression="zstd"))
+    def fill(file: IO[bytes]) -> None:
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+
+    write(path, provenance, fill)
 
 
 def save_images(path: Path, images: LabelledImages, provenance: Provenance) -> None:
@@ -247,7 +266,8 @@ def save_bytes(path: Path, content: bytes, provenance: Provenance) -> None:
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], provenance: Provenance) -> None:
-    """Save a network's weights as safetensors."""
+    """Save a network's weights as safetensors; ArtifactError where they are not finite."""
+    _check_finite(path, weights)
     metadata = {k.decode(): v.decode() for k, v in _metadata("weights", provenance).items()}
     content = safetensors.torch.save(
         {name: value.detach().cpu().contiguous() for name, value in weights.items()},
@@ -269,14 +289,9 @@ def _reading(path: Path) -> Any:
         raise ArtifactError(f"{path}: no such file; run snakemake to make it") from error
     except RecordError as error:
         raise ArtifactError(f"{path}: {error}; {remedy}") from error
-    except (
-        pa.ArrowException,
-        safetensors.SafetensorError,
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-    ) as error:
+    except ArtifactError:
+        raise
+    except Exception as error:  # readers of damaged files raise nearly anything
         raise ArtifactError(f"{path}: damaged or of another kind ({error}); {remedy}") from error
 
 
@@ -285,10 +300,16 @@ def _check_metadata(
 ) -> dict[str, Any]:
     """The artifact's own metadata; it must be of this kind, made with the expected options."""
     if not raw or KEY not in raw:
-        raise ArtifactError(f"{path}: not an artifact of rdmdc (no metadata); expected {kind}")
+        raise ArtifactError(
+            f"{path}: not an artifact of rdmdc (no metadata), expected {kind}; mend the path, or"
+            " delete it and run snakemake again"
+        )
     metadata: dict[str, Any] = json.loads(raw[KEY])
     if metadata["kind"] != kind:
-        raise ArtifactError(f"{path}: holds {metadata['kind']}, expected {kind}")
+        raise ArtifactError(
+            f"{path}: holds {metadata['kind']}, expected {kind}; mend the path, or delete it and"
+            " run snakemake again"
+        )
     for key, wanted in expect.items():
         found = metadata["options"].get(key)
         if found != wanted:
@@ -322,8 +343,9 @@ def _normalisation(metadata: Mapping[str, Any]) -> Normalisation:
 def _read_parquet(
     path: Path, kind: str, expect: Mapping[str, Any]
 ) -> tuple[pa.Table, dict[str, Any]]:
-    table = pq.read_table(path)
-    return table, _check_metadata(path, table.schema.metadata, kind, expect)
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        metadata = _check_metadata(path, file.schema_arrow.metadata, kind, expect)
+        return file.read(), metadata
 
 
 def load_images(path: Path, expect: Mapping[str, Any] | None = None) -> LabelledImages:
@@ -332,6 +354,7 @@ def load_images(path: Path, expect: Mapping[str, Any] | None = None) -> Labelled
         file = pa.ipc.open_file(pa.memory_map(str(path)))
         metadata = _check_metadata(path, file.schema.metadata, "images", expect or {})
         batch = file.get_batch(0)
+        batch.validate()  # what a damaged header says of lengths would end the process
         return LabelledImages(
             _tensor(_values(batch["pixels"], metadata["shape"], np.uint8)),
             _tensor(batch["label"].to_numpy()),
@@ -387,7 +410,14 @@ def load_weights(path: Path, expect: Mapping[str, Any] | None = None) -> dict[st
         raw = {k.encode(): v.encode() for k, v in (file.metadata() or {}).items()}
         _check_metadata(path, raw, "weights", expect or {})
         weights = {name: file.get_tensor(name) for name in file.offset_keys()}
+    _check_finite(path, weights)
+    return weights
+
+
+def _check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
     for name, value in weights.items():
         if not bool(torch.isfinite(value).all()):
-            raise ArtifactError(f"{path}: {name} holds NaN or infinity; train the victim again")
-    return weights
+            raise ArtifactError(
+                f"{path}: {name} holds NaN or infinity; lower pretrain.learning_rate and run"
+                " snakemake again"
+            )

@@ -6,6 +6,7 @@ a condition with its target: "clean", which serves every target, or "dm64/target
 
 import json
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 from rdmdc import rates
@@ -36,9 +37,14 @@ def check(config: Config) -> None:
             for instance in row["estimators"]:
                 for shown in (row["condition"], condition["clean"]):
                     panel_of(config, shown, instance)
-    seeds = [target_seed(t) for t in config["targets"]]
+        _entry(config, "estimators", table["reference"], f"tables.{name}.reference")
+    seeds = target_seeds(config)
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"targets: a seed is listed twice in {seeds}; remove one")
+    for section in ("pretrain", "evaluate"):
+        if section in config:
+            _rate(config[section]["decay_after"], f"{section}.decay_after")
+    _check_figures(config)
 
 
 def _entry(config: Config, section: str, name: str, where: str) -> Any:
@@ -48,6 +54,30 @@ def _entry(config: Config, section: str, name: str, where: str) -> Any:
             f" {', '.join(config[section]) or 'none'}"
         )
     return config[section][name]
+
+
+def _rate(rate: str, where: str) -> Fraction:
+    try:
+        return rates.parse(rate)
+    except rates.RateError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _check_figures(config: Config) -> None:
+    shown = config["figures"]
+    condition = _entry(config, "conditions", shown["condition"], "figures.condition")
+    if condition["attack"] == "none":
+        raise ConfigError(
+            f"figures.condition: {shown['condition']} has no poisons to show; name another"
+        )
+    _entry(config, "tables", shown["table"], "figures.table")
+    if shown["target"] not in target_seeds(config):
+        raise ConfigError(
+            f"figures.target: no target has the seed {shown['target']}; there are"
+            f" {', '.join(map(str, target_seeds(config)))}"
+        )
+    if shown["run"] >= config["runs"]:
+        raise ConfigError(f"figures.run: {shown['run']} is outside 0..{config['runs'] - 1}")
 
 
 def _check_panels(config: Config) -> None:
@@ -81,8 +111,9 @@ def _check_condition(config: Config, name: str, condition: Mapping[str, Any]) ->
         clean = _entry(config, "conditions", condition["clean"], where)
         if clean["attack"] != "none":
             raise ConfigError(f"{where}: clean names {condition['clean']!r}, which has an attack")
-        if isinstance(condition["poisons"], str):
-            rates.parse(condition["poisons"])
+        poisons = condition["poisons"]
+        if isinstance(poisons, str) and _rate(poisons, f"{where}.poisons") == 0:
+            raise ConfigError(f"{where}.poisons: an attack poisons something; choose more than 0")
     seen: dict[str, str] = {}
     for panel in condition["panels"]:
         for instance in _entry(config, "panels", panel, where):

@@ -18,15 +18,16 @@ class Progress:
     def __init__(self, name: str) -> None:
         self.name = name
         self.bar = tqdm(desc=name, unit="step", disable=not sys.stderr.isatty(), leave=False)
-        self.done, self.started, self.shown = 0, time.monotonic(), float("-inf")
+        self.done, self.shown = 0, float("-inf")
+        self.started = self.latest = time.monotonic()
 
     def __call__(self, done: int, total: int, loss: float) -> None:
         """Show the state after a step."""
         if done <= self.done:
-            self.started = time.monotonic()
+            self.started, self.shown = self.latest, float("-inf")
             self.bar.reset()
         self.done, self.bar.n, self.bar.total = done, done, total
-        now = time.monotonic()
+        now = self.latest = time.monotonic()
         if not self.bar.disable:
             self.bar.set_postfix(loss=f"{loss:.4g}")
         elif done == total or now - self.shown >= INTERVAL:

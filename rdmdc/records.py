@@ -21,6 +21,13 @@ def _require(condition: bool, fault: str) -> None:
         raise RecordError(fault)
 
 
+def _counts(labels: Tensor, classes: int) -> Tensor:
+    if len(labels):
+        low, high = int(labels.min()), int(labels.max())
+        _require(low >= 0 and high < classes, f"labels {low}..{high} outside 0..{classes - 1}")
+    return torch.bincount(labels, minlength=classes)
+
+
 @dataclass(frozen=True)
 class Normalisation:
     """Per-channel mean and standard deviation of images in [0, 1]; both have C entries."""
@@ -92,14 +99,7 @@ class LabelledImages:
 
     def counts(self) -> Tensor:
         """Images per class (C,); raises RecordError on a label outside the classes."""
-        classes = len(self.class_names)
-        if len(self.labels):
-            low, high = int(self.labels.min()), int(self.labels.max())
-            _require(
-                low >= 0 and high < classes,
-                f"labels {low}..{high} outside 0..{classes - 1}",
-            )
-        return torch.bincount(self.labels, minlength=classes)
+        return _counts(self.labels, len(self.class_names))
 
     def class_start(self) -> Tensor:
         """Index of each class's first image (C,): class c is start[c] … start[c] + counts[c]."""
@@ -212,13 +212,8 @@ class SyntheticSet:
             self.labels.dtype == torch.int64,
             f"labels are {self.labels.dtype}, not int64",
         )
-        lowest = min(self.labels.tolist(), default=0)
-        _require(lowest >= 0, f"label {lowest} is negative")
-        counts = torch.bincount(self.labels, minlength=len(self.class_names))
-        _require(
-            len(counts) == len(self.class_names) and len(set(counts.tolist())) == 1,
-            f"images per class differ: {counts.tolist()}",
-        )
+        counts = _counts(self.labels, len(self.class_names))
+        _require(len(set(counts.tolist())) == 1, f"images per class differ: {counts.tolist()}")
 
     @property
     def ipc(self) -> int:

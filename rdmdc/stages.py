@@ -117,6 +117,7 @@ def scores(args: argparse.Namespace) -> None:
     expected = _expect(args, "dataset", "network", "seed", "case", "run")
     for instance in options["instances"]:
         path = args.folder / f"{instance}.parquet"
+        inputs = {**provenance.inputs, str(path): artifacts.verified(path)}
         rows = evaluate(
             artifacts.load_synthetic(path, expected | {"instance": instance}),
             test,
@@ -131,7 +132,6 @@ def scores(args: argparse.Namespace) -> None:
         )
         condition = options["case"].split("/")[0]
         rows = rows.assign(condition=condition, run=options["run"], instance=instance)
-        inputs = {**provenance.inputs, str(path): artifacts.sha256(path)}
         own = {key: value for key, value in options.items() if key != "instances"}
         mine = replace(provenance, inputs=inputs, options=own | {"instance": instance})
         artifacts.save_rows(args.folder / f"{instance}.scores.parquet", "scores", rows, mine)

@@ -1,5 +1,6 @@
 """Condensation against Alg. 3 as a textbook would write it, and what a panel promises."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -159,6 +160,22 @@ def test_alone_is_as_in_a_panel_bit_for_bit(run, name):
     alone = run({name: PANEL[name]}, poisons=poisons)[name]
     assert torch.equal(alone[0].inputs, panel[name][0].inputs)
     pd.testing.assert_frame_equal(alone[1], panel[name][1], check_exact=True)
+
+
+def test_alone_is_as_in_a_panel_bit_for_bit_compiled(run):
+    if (reason := networks.compiling(True)) is not None:
+        pytest.skip(f"cannot compile: {reason}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own, while it compiles
+            panel = run()
+            for name in PANEL:
+                assert torch.equal(run({name: PANEL[name]})[name][0].inputs, panel[name][0].inputs)
+    finally:
+        networks.compiling(False)
+    eager = run()
+    assert not torch.equal(eager["dm"][0].inputs, panel["dm"][0].inputs)  # it did compile
+    torch.testing.assert_close(eager["dm"][0].inputs, panel["dm"][0].inputs, rtol=1e-4, atol=1e-4)
 
 
 def test_instances_differ_and_twins_do_not(run):

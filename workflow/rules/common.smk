@@ -14,7 +14,12 @@ from rdmdc.errors import InputError
 
 PYTHON = sys.executable
 
-validate(config, "../schemas/config.schema.yaml")
+try:
+    validate(config, "../schemas/config.schema.yaml")
+except WorkflowError as error:
+    fault = error.__context__  # validate's own message holds the whole schema and the whole config
+    key = ".".join(str(step) for step in fault.absolute_path) or "top level"
+    raise WorkflowError(f"preset {config.get('preset')}: {key}: {fault.message}") from None
 try:
     conditions.check(config)
 except InputError as error:
@@ -90,8 +95,16 @@ def table_scores(wildcards):
     return scores_of(wildcards.table)
 
 
-def all_tables():
-    return [f"{SHOWN}/{table}.csv" for table in config["tables"]]
+def default_table(wildcards):
+    """No input: another preset's run cannot make the default preset's table, but has its own."""
+    raise WorkflowError(
+        f"results/{wildcards.table}.csv is the default preset's (leave --configfile out); preset"
+        f" {PRESET} has: {', '.join(all_tables())}"
+    )
+
+
+def all_tables(form="csv"):
+    return [f"{SHOWN}/{table}.{form}" for table in config["tables"]]
 
 
 def all_figures():

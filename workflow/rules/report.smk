@@ -28,6 +28,17 @@ rule table:
         " --scores {input:q} --csv {output.csv:q} --markdown {output.markdown:q} 2> {log:q}"
 
 
+if SHOWN != "results":
+
+    rule default_table:
+        input:
+            default_table,
+        output:
+            "results/{table}.csv",
+        wildcard_constraints:
+            table=r"table[a-z0-9_]*",
+
+
 rule targets_figure:
     input:
         test=f"results/{PRESET}/data/test.arrow",

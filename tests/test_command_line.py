@@ -1,0 +1,450 @@
+"""The commands, one after the other on a tiny data set; what each says to a fault of its input."""
+
+import contextlib
+import fcntl
+import io
+import os
+import pty
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import termios
+from copy import deepcopy
+from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+import yaml
+
+from rdmdc import artifacts, conditions, networks, progress
+from rdmdc.__main__ import COMMANDS, main
+from rdmdc.conditions import as_argument
+from rdmdc.progress import Progress
+
+SMOKE = yaml.safe_load((Path(__file__).parents[1] / "config" / "smoke.yaml").read_text())
+PAIR = ("dm", "rdm_dc")
+POISONED = "dm_64/target=0"
+
+
+def edited(config, *edits):
+    """A copy of the config with values at paths such as "condense.ipc"."""
+    config = deepcopy(config)
+    for path, value in edits:
+        *sections, key = path.split(".")
+        place = config
+        for section in sections:
+            place = place[section]
+        place[key] = value
+    return config
+
+
+CONFIG = edited(
+    SMOKE,
+    ("dataset.per_class", {"train": 20, "test": 10}),
+    ("dataset.size", 8),
+    ("network", {"width": 4, "depth": 2}),
+    ("targets", [0]),
+    ("condense.batch", 8),
+    ("condense.iterations", 3),
+    *((f"attacks.{attack}.iterations", 2) for attack in SMOKE["attacks"]),
+    ("conditions.clean.panels", ["pair"]),
+    ("conditions.dm_64.panels", ["pair"]),
+    ("tables.table2.rows", [{"condition": "dm_64", "estimators": list(PAIR)}]),
+)
+
+
+def argv(command, options, **paths):
+    words = [command, "--options", as_argument(options), "--code", "c0de"]
+    for name, path in paths.items():
+        words += [f"--{name}", *map(str, path if isinstance(path, list) else [path])]
+    return words
+
+
+def jobs(config, made, out):
+    """Every job's command line in the order of the workflow: inputs in ``made``, results in
+    ``out``."""
+    train, test = made / "data/train.arrow", made / "data/test.arrow"
+    target = made / "targets/0.parquet"
+    seed = conditions.target_seeds(config)[0]
+
+    def poison(condition, victims):
+        options = conditions.poison_options(config, condition, seed)
+        folder = out / condition / "target=0"
+        paths = {"poisons": folder / "poisons.parquet", "trace": folder / "poisons.trace.parquet"}
+        return argv("poison", options, train=train, target=target, victims=victims, **paths)
+
+    def synthetic(case, poisons):
+        options = conditions.synthetic_options(config, case, 0, "pair")
+        return argv("synthetic", options, train=train, poisons=poisons, folder=out / case / "run=0")
+
+    def scores(case):
+        options = conditions.scores_options(config, case, 0, "pair")
+        folder = (made if (made / case / "run=0").exists() else out) / case / "run=0"
+        return argv("scores", options, test=test, targets=[target], folder=folder)
+
+    def figure(name, options, **paths):
+        both = {form: out / f"{name}.{form}" for form in ("png", "svg")}
+        return argv(f"{name}-figure", options, **paths, **both)
+
+    poisons = made / POISONED / "poisons.parquet"
+    table = conditions.table_options(config, "table2")
+    cells = [made / case / "run=0" for case in ("clean", POISONED)]
+    scored = [folder / f"{name}.scores.parquet" for folder in cells for name in PAIR]
+    sets = [made / POISONED / "run=0" / f"{name}.parquet" for name in PAIR]
+    victims = [made / f"victims/epochs={epochs}.safetensors" for epochs in (0, 1)]
+    return {
+        "data": argv(
+            "data",
+            conditions.data_options(config),
+            train=out / "data/train.arrow",
+            test=out / "data/test.arrow",
+        ),
+        "target": argv(
+            "target",
+            conditions.target_options(config, seed),
+            test=test,
+            target=out / "targets/0.parquet",
+        ),
+        **{
+            f"victim {epochs}": argv(
+                "victim",
+                conditions.pretrain_options(config, epochs),
+                train=train,
+                weights=out / f"victims/epochs={epochs}.safetensors",
+            )
+            for epochs in (0, 1)
+        },
+        "direct": poison("direct", []),
+        "untargeted": poison("untargeted_64", []),
+        "gradient matching": poison("gm_64", victims),
+        "poison": poison("dm_64", []),
+        "synthetic clean": synthetic("clean", []),
+        "synthetic": synthetic(POISONED, [poisons]),
+        "scores clean": scores("clean"),
+        "scores": scores(POISONED),
+        "table": argv("table", table, scores=scored, csv=out / "table.csv", markdown=out / "t.md"),
+        "targets figure": figure("targets", {}, test=test, targets=[target]),
+        "poisons figure": figure(
+            "poisons", {"eps": 64}, train=train, target=target, poisons=poisons
+        ),
+        "synthetic figure": figure("synthetic", {"labels": ["DM", "RDM-DC"]}, synthetic=sets),
+        "accuracy figure": figure("accuracy-asr", table, scores=scored),
+    }
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """The whole chain: its folder and what it says on stderr, job by job."""
+    folder, said = tmp_path_factory.mktemp("world"), {}
+    for name, words in jobs(CONFIG, folder, folder).items():
+        with contextlib.redirect_stderr(io.StringIO()) as stderr:
+            assert main(words) == 0, stderr.getvalue()
+        said[name] = stderr.getvalue()
+    return SimpleNamespace(folder=folder, said=said)
+
+
+def listing(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- the chain -------------------------------------------------------------------------------
+
+
+def test_the_chain_leaves_every_file_with_its_provenance(world):
+    named = {path.relative_to(world.folder).as_posix() for path in listing(world.folder)}
+    results = {name for name in named if not name.endswith(".provenance.json")}
+    assert named - results == {f"{name}.provenance.json" for name in results}
+    of_sets = {f"{n}{p}.parquet" for n in PAIR for p in ("", ".trace", ".scores")}
+    expected = {"data/train.arrow", "data/test.arrow", "targets/0.parquet", "table.csv", "t.md"}
+    expected |= {f"victims/epochs={epochs}.safetensors" for epochs in (0, 1)}
+    expected |= {
+        f"{condition}/target=0/poisons{part}.parquet"
+        for condition in ("direct", "untargeted_64", "gm_64", "dm_64")
+        for part in ("", ".trace")
+    }
+    expected |= {f"{case}/run=0/{file}" for case in ("clean", POISONED) for file in of_sets}
+    expected |= {
+        f"{name}.{form}"
+        for name in ("targets", "poisons", "synthetic", "accuracy-asr")
+        for form in ("png", "svg")
+    }
+    assert results == expected
+
+
+def test_every_command_is_run_here():
+    run = {words[0] for words in jobs(CONFIG, Path(), Path()).values()}
+    assert run == {name.partition(".")[2].replace("_", "-") for name in COMMANDS}
+
+
+def test_tables_and_figures(world):
+    table = pd.read_csv(world.folder / "table.csv")
+    assert table["instance"].tolist() == list(PAIR)
+    assert table["networks"].tolist() == [2, 2]
+    assert "| RDM-DC" in (world.folder / "t.md").read_text()
+    assert (world.folder / "synthetic.png").read_bytes().startswith(b"\x89PNG")
+    assert ElementTree.parse(world.folder / "synthetic.svg").getroot().tag.endswith("svg")
+
+
+def test_an_artifact_keeps_its_own_instance(world):
+    path = world.folder / POISONED / "run=0" / "rdm_dc.parquet"
+    own = {"instance": "rdm_dc", "case": POISONED, "run": 0}
+    options = conditions.synthetic_options(CONFIG, POISONED, 0, "pair")
+    artifacts.load_synthetic(path, own | {"estimator": options["estimators"]["rdm_dc"]})
+
+
+@pytest.mark.parametrize("job", ["target", "poison", "synthetic", "table", "poisons figure"])
+def test_the_same_bytes_again(world, tmp_path, job):
+    assert main(jobs(CONFIG, world.folder, tmp_path)[job]) == 0
+    made = [path for path in listing(tmp_path) if not path.name.endswith(".provenance.json")]
+    assert made
+    for path in made:
+        first = world.folder / path.relative_to(tmp_path)
+        assert path.read_bytes() == first.read_bytes(), path.name
+
+
+# --- faults ----------------------------------------------------------------------------------
+
+STEP = re.compile(r".*: \d+/\d+, loss \S+, [\d:]+ spent, [\d:]+ left")
+
+
+def fault_of(words, capsys):
+    """What a job that fails says, progress apart: a single line."""
+    capsys.readouterr()
+    assert main(words) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    (line,) = (line for line in said.err.splitlines() if not STEP.fullmatch(line))
+    assert line.startswith(f"rdmdc {words[0]}: ")
+    return line
+
+
+FAULTS = [
+    ("data", [("dataset.name", "emojis")], r"dataset\.name: .* 'emojis'; there are: emoji"),
+    ("data", [("dataset.classes", ["Symbols", "Cars"])], r"dataset\.classes: .* no class 'Cars'"),
+    ("data", [("dataset.per_class.test", 10**6)], r"dataset\.per_class\.test .* lower it"),
+    (
+        "target",
+        [("targets", [{"seed": 0, "index": 30, "adversarial_label": 2}])],
+        r"target 0: index 30 is outside the test split's 0\.\.29",
+    ),
+    (
+        "target",
+        [("targets", [{"seed": 0, "index": 29, "adversarial_label": 3}])],
+        r"target 0: adversarial label 3 is outside 0\.\.2",
+    ),
+    (
+        "target",
+        [("targets", [{"seed": 0, "index": 29, "adversarial_label": 2}])],
+        "target 0: the adversarial label 2 is the true label; choose another",
+    ),
+    ("victim 1", [("network.depth", 4)], r"network\.depth 4 does not fit images of side 8; choose"),
+    ("victim 1", [("pretrain.learning_rate", 1e30)], r"epochs=1.* NaN .*pretrain\.learning_rate"),
+    (
+        "poison",
+        [("conditions.dm_64.poisons", 21)],
+        r"21 poisons cannot replace images of class '.*', which has 20; set .* poisons to 1\.\.20",
+    ),
+    ("gradient matching", [("network.width", 5)], r"epochs=0\.safetensors: made with network = "),
+    (
+        "synthetic",
+        [("condense.batch", 21)],
+        r"condense\.batch is 21, but class 'Animals & Nature' has 20 images; lower it",
+    ),
+    (
+        "synthetic",
+        [("condense.initialisation", "real"), ("condense.ipc", 21)],
+        r"condense\.ipc is 21, but class 'Animals & Nature' has 20",
+    ),
+    ("synthetic", [("condense.learning_rate", 1e30)], r"NaN .*: lower condense\.learning_rate"),
+    ("synthetic", [("estimators.rdm_dc.drop", "1")], "drop 1 takes 8 of a batch of 8 and .* lower"),
+    (
+        "synthetic",
+        [("dataset.size", 16)],
+        r"train\.arrow: made with dataset = .*, this job has .*; delete it and run snakemake again",
+    ),
+    ("synthetic", [("seed", 1)], r"poisons\.parquet: made with seed = 0, this job has 1; delete"),
+    ("scores", [("seed", 1)], r"dm\.parquet: made with seed = 0, this job has 1; delete it"),
+    (
+        "table",
+        [("tables.table2.rows", SMOKE["tables"]["table2"]["rows"])],
+        "no scores of instance median .*: evaluate it",
+    ),
+]
+
+
+@pytest.mark.parametrize(("job", "edits", "fault"), FAULTS)
+def test_a_fault_is_one_line_and_leaves_nothing(world, tmp_path, capsys, job, edits, fault):
+    before = listing(world.folder)
+    line = fault_of(jobs(edited(CONFIG, *edits), world.folder, tmp_path)[job], capsys)
+    assert re.search(fault, line), line
+    assert listing(tmp_path) == {}
+    assert listing(world.folder) == before
+
+
+INPUTS = [
+    ("target", "data/test.arrow"),
+    ("victim 0", "data/train.arrow"),
+    ("poison", "targets/0.parquet"),
+    ("gradient matching", "victims/epochs=1.safetensors"),
+    ("synthetic", f"{POISONED}/poisons.parquet"),
+    ("scores", f"{POISONED}/run=0/dm.parquet"),
+    ("table", f"{POISONED}/run=0/dm.scores.parquet"),
+    ("synthetic figure", f"{POISONED}/run=0/dm.parquet"),
+]
+
+
+@pytest.mark.parametrize(("job", "file"), INPUTS)
+def test_damaged_inputs(world, tmp_path, capsys, job, file):
+    made, out = tmp_path / "made", tmp_path / "out"
+    shutil.copytree(world.folder, made)
+    words, path = jobs(CONFIG, made, out)[job], made / file
+    content = path.read_bytes()
+
+    path.unlink()
+    assert f"{path}: no such file; run snakemake to make it" in fault_of(words, capsys)
+    path.write_bytes(content[:600] + bytes([content[600] ^ 1]) + content[601:])
+    assert f"{path}: damaged or changed, its sha256" in fault_of(words, capsys)
+    path.with_name(path.name + ".provenance.json").unlink()
+    path.write_bytes(content[: len(content) // 2])
+    assert re.search(
+        f"{path}: damaged .*; delete it and run snakemake again", fault_of(words, capsys)
+    )
+    path.write_bytes(b"PK\x03\x04 of another kind")
+    assert re.search(f"{path}: damaged or of another kind .*; delete it", fault_of(words, capsys))
+    assert listing(out) == {}
+
+
+def test_images_that_are_not_square(world, tmp_path, capsys):
+    images = artifacts.load_images(world.folder / "data/train.arrow")
+    flat = type(images)(images.pixels[..., :4, :], *list(vars(images).values())[1:])
+    provenance = artifacts.Provenance("data", conditions.data_options(CONFIG), "", {}, 0.0)
+    artifacts.save_images(tmp_path / "data/train.arrow", flat, provenance)
+    line = fault_of(jobs(CONFIG, tmp_path, tmp_path / "out")["victim 1"], capsys)
+    assert "images are 4 × 8, not square; set dataset.size" in line
+
+
+def test_a_full_disk(world, tmp_path, capsys, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    words = jobs(CONFIG, world.folder, tmp_path)["poison"]
+    monkeypatch.setattr(os, "fsync", full)
+    line = fault_of(words, capsys)
+    assert re.search(r"poisons\.parquet: cannot be written: No space left .*; free some", line)
+    assert listing(tmp_path) == {}
+
+
+def test_exit_code_of_the_process(world, tmp_path):
+    words = jobs(CONFIG, world.folder, tmp_path)["target"]
+    words[words.index("--test") + 1] = str(tmp_path / "nothing.arrow")
+    run = subprocess.run([sys.executable, "-m", "rdmdc", *words], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr == (
+        f"rdmdc target: {tmp_path}/nothing.arrow: no such file; run snakemake to make it\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        ([], "required: stage"),
+        (["mend"], "invalid choice: 'mend'"),
+        (["target", "--options", "{}", "--test", "x"], "required: --target"),
+        (["target", "--options", "{", "--test", "x", "--target", "y"], "argument --options"),
+        (["table", "--options", "{}", "--csv", "x", "--markdown", "y"], "required: --scores"),
+        (["scores", "--options", "{}", "--test", "x", "--folder", "y"], "required: --targets"),
+    ],
+)
+def test_misuse(words, fault, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert fault in capsys.readouterr().err
+
+
+# --- compilation -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("missing", ["compiler", "headers"])
+def test_compilation_that_cannot_be(world, tmp_path, capsys, monkeypatch, missing):
+    """The stage says why, once, and computes without it."""
+    monkeypatch.setattr(networks, "_compiling", False)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("CXX", "c++-of-mine")
+    if missing == "compiler":
+        monkeypatch.setattr(networks.shutil, "which", lambda name: None)
+        reason = "there is no C++ compiler c++-of-mine"
+    else:
+        monkeypatch.setattr(networks.shutil, "which", lambda name: name)
+        monkeypatch.setattr(networks.sysconfig, "get_path", lambda name: str(tmp_path / name))
+        reason = f"Python's headers are not installed ({tmp_path}/include/Python.h)"
+    assert networks.compiling(True) == reason
+    assert networks.compiling(False) is None
+
+    config = edited(CONFIG, ("compile", True))
+    assert main(jobs(config, world.folder, tmp_path)["victim 1"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == f"compile: {reason}; networks run uncompiled, about half as fast"
+    assert all(STEP.fullmatch(line) for line in said[1:])
+    made, plain = (
+        artifacts.load_weights(folder / "victims/epochs=1.safetensors")
+        for folder in (tmp_path, world.folder)
+    )
+    assert all(made[name].equal(plain[name]) for name in plain)
+
+
+# --- progress --------------------------------------------------------------------------------
+
+
+def test_stages_tell_their_progress(world):
+    expected = {
+        "victim 0": [],
+        "victim 1": ["pretrain: 1/1"],
+        "direct": [],
+        "poison": ["dm: 1/4", "dm: 4/4"],
+        "synthetic": ["condense: 1/3", "condense: 3/3"],
+        "scores": [f"evaluate {name}: {epoch}/2" for name in PAIR for epoch in (1, 2, 1, 2)],
+        "table": [],
+    }
+    for job, steps in expected.items():
+        lines = world.said[job].splitlines()
+        assert [line.partition(",")[0] for line in lines] == steps
+        assert all(STEP.fullmatch(line) for line in lines)
+
+
+def test_a_log_gets_a_line_a_minute(capsys, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now))
+    shown = Progress("train")
+    for total in (10, 2):
+        for done in range(1, total + 1):
+            now += 20
+            shown(done, total, 1 / done)
+    assert capsys.readouterr().err.splitlines() == [
+        "train: 1/10, loss 1, 00:20 spent, 03:00 left",
+        "train: 4/10, loss 0.25, 01:20 spent, 02:00 left",
+        "train: 7/10, loss 0.1429, 02:20 spent, 01:00 left",
+        "train: 10/10, loss 0.1, 03:20 spent, 00:00 left",
+        "train: 1/2, loss 1, 00:20 spent, 00:20 left",
+        "train: 2/2, loss 0.5, 00:40 spent, 00:00 left",
+    ]
+
+
+def test_a_terminal_gets_a_bar(monkeypatch):
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    with open(slave, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        shown = Progress("condense")
+        for done in (1, 2, 1):
+            shown(done, 4, 0.5 / done)
+        shown.bar.close()
+    said = os.read(master, 1 << 16).decode()
+    os.close(master)
+    steps = re.compile(r"condense: +(\d+)%\|.*\| ([1-4])/4 \[.*<[\d:]+, .*loss=([\d.]+)\]")
+    states = [found.groups() for found in map(steps.match, said.split("\r")) if found]
+    assert states == [("25", "1", "0.5"), ("50", "2", "0.25"), ("25", "1", "0.5")]
+    assert "\n" not in said

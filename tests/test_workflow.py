@@ -1,0 +1,612 @@
+"""The real workflow on config/smoke.yaml: it completes, and re-runs what changed and only that.
+
+It runs once, in a copy of the sources. A test that edits works in a copy of that copy and counts
+the jobs of a dry run by rule.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ("Snakefile", "config.yaml", "config", "profiles", "rdmdc", "workflow")
+SMOKE = "config/smoke.yaml"
+RESULTS = Path("results/smoke")
+PRESETS = [
+    p.relative_to(ROOT).as_posix() for p in [ROOT / "config.yaml", *ROOT.glob("config/*.yaml")]
+]
+FIGURES = {
+    "targets_figure": 1,
+    "poisons_figure": 1,
+    "synthetic_figure": 1,
+    "accuracy_asr_figure": 1,
+}
+TOUCHED_BY_A_SET = {"table": 5, "synthetic_figure": 1, "accuracy_asr_figure": 1, "all": 1}
+
+# Worked out by hand: T targets, R runs, a case for each target of an attacked condition.
+BY_HAND = {
+    SMOKE: {  # T = 2, R = 1; all: clean, dm_64; pair: 4 attacked conditions and clean_real
+        "data": 1,
+        "target": 2,
+        "victim": 2,
+        "poison": 5 * 2,
+        "condense_all": 1 + 2,
+        "condense_pair": 4 * 2 + 1,
+        "evaluate_all": 1 + 2,
+        "evaluate_pair": 4 * 2 + 1,
+        "table": 5,
+        **FIGURES,
+        "all": 1,
+    },
+    "config/paper.yaml": {  # 316; T = 5, R = 5; all: clean, dm_64; pair: two; plain: two
+        "data": 1,
+        "target": 5,
+        "victim": 16,
+        "poison": 5 * 5,
+        "condense_all": 5 + 5 * 5,
+        "condense_pair": 2 * 5 * 5,
+        "condense_plain": 2 * 5 * 5,
+        "evaluate_all": 5 + 5 * 5,
+        "evaluate_pair": 2 * 5 * 5,
+        "evaluate_plain": 2 * 5 * 5,
+        "table": 4,
+        **FIGURES,
+        "all": 1,
+    },
+    "config/paper-tiny-imagenet.yaml": {  # T = 5, R = 5; pair: clean, dm_64
+        "data": 1,
+        "target": 5,
+        "poison": 5,
+        "condense_pair": 5 + 5 * 5,
+        "evaluate_pair": 5 + 5 * 5,
+        "table": 1,
+        **FIGURES,
+        "all": 1,
+    },
+}
+
+
+# --- running ---------------------------------------------------------------------------------
+
+
+def environment(folder):
+    """Python finds the copied package before the installed one."""
+    return {k: v for k, v in os.environ.items() if k != "SNAKEMAKE_PROFILE"} | {
+        "PYTHONPATH": str(folder)
+    }
+
+
+def snakemake(folder, *arguments, configfile=SMOKE, cores=2):
+    """Run the copied workflow in its folder; its return code and all that it prints."""
+    named = ["--configfile", str(configfile)] if configfile else []
+    run = subprocess.run(
+        # a path with "=" is taken for a value of an option that comes before it
+        [sys.executable, "-m", "snakemake", *arguments, "--cores", str(cores), *named],
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return run.returncode, run.stdout
+
+
+def done(folder, *arguments, **options):
+    code, said = snakemake(folder, *arguments, **options)
+    assert code == 0, said
+    return said
+
+
+def failed(folder, *arguments, **options):
+    """What a run says that must fail, in words rather than in a traceback."""
+    code, said = snakemake(folder, *arguments, **options)
+    assert code != 0, said
+    assert "Traceback (most recent call last)" not in said
+    return said
+
+
+def planned(folder, *arguments, **options):
+    """The jobs that a dry run would do: for each its rule and its wildcards."""
+    said = done(folder, *arguments, "--dry-run", **options)
+    blocks = re.findall(r"^(?:local)?rule (\w+):\n((?: {4}.*\n)+)", said, re.MULTILINE)
+    totals = re.findall(r"^total +(\d+)$", said, re.MULTILINE)
+    assert {int(total) for total in totals} == ({len(blocks)} if blocks else set()), said
+    assert blocks or "Nothing to be done" in said, said
+    jobs = []
+    for rule, block in blocks:
+        found = re.search(r"^ {4}wildcards: (.*)$", block, re.MULTILINE)
+        pairs = found.group(1).split(", ") if found else []
+        jobs.append((rule, dict(pair.split("=", 1) for pair in pairs)))
+    return jobs
+
+
+def rules(jobs):
+    return Counter(rule for rule, _ in jobs)
+
+
+def copy_sources(folder):
+    folder.mkdir(parents=True)
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+        else:
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory):
+    """A copy in which nothing has run, nor does; tests run it with --directory or dry."""
+    return copy_sources(tmp_path_factory.mktemp("sources") / "copy")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A copy in which the whole smoke preset has run."""
+    folder = copy_sources(tmp_path_factory.mktemp("finished") / "copy")
+    done(folder)
+    return folder
+
+
+@pytest.fixture
+def workspace(finished, tmp_path):
+    """A copy of the finished one with its times, to be edited."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    return shutil.copytree(finished, tmp_path / "copy", ignore=ignored)
+
+
+def settings_of(preset):
+    return yaml.safe_load((ROOT / preset).read_text())
+
+
+def write_settings(path, settings):
+    path.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+
+
+def edit(path, old, new):
+    source = path.read_text()
+    assert source.count(old) == 1, old
+    path.write_text(source.replace(old, new))
+
+
+def artifacts(folder):
+    """All files that jobs made, without what varies: logs, benchmarks, provenance."""
+    made = (path for path in folder.rglob("*") if path.is_file())
+    return {p for p in made if not p.name.endswith((".log", ".tsv", ".provenance.json"))}
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def hashes(folder):
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in artifacts(folder)}
+
+
+# --- the whole DAG ---------------------------------------------------------------------------
+
+
+def test_jobs_run_the_copied_package(finished):
+    told = subprocess.run(
+        [sys.executable, "-c", "import rdmdc; print(rdmdc.__file__)"],
+        cwd=finished.parent,
+        env=environment(finished),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(told.stdout.strip()) == finished / "rdmdc/__init__.py"
+
+
+@pytest.mark.parametrize("name", settings_of(SMOKE)["tables"])
+def test_tables_carry_clean_columns_and_n(finished, name):
+    settings = settings_of(SMOKE)
+    wanted = [
+        (row["condition"], instance)
+        for row in settings["tables"][name]["rows"]
+        for instance in row["estimators"]
+    ]
+    table = pd.read_csv(finished / RESULTS / f"{name}.csv")
+    assert list(zip(table["condition"], table["instance"], strict=True)) == wanted
+    counts = table[["targets", "runs", "networks"]].drop_duplicates().to_numpy().tolist()
+    assert counts == [[2, 1, 2]]
+    numbers = ["accuracy_mean", "accuracy_std", "asr_mean", "asr_std", "asr_low", "asr_high"]
+    shares = table[[clean + number for clean in ("", "clean_") for number in numbers]]
+    assert shares.notna().all(axis=None)
+    assert ((shares >= 0) & (shares <= 100)).all(axis=None)
+    assert table["p_vs_dm"].notna().equals(table["instance"] != "dm")
+    text = (finished / RESULTS / f"{name}.md").read_text()
+    assert text.startswith(f"# {settings['tables'][name]['title']}\n")
+    assert settings["description"] in text
+    assert "Clean ASR" in text
+    assert text.count("2 × 1 × 2") == len(wanted)
+
+
+@pytest.mark.parametrize("name", ["targets", "poisons", "synthetic", "accuracy_asr"])
+def test_figures_are_pictures(finished, name):
+    with Image.open(finished / RESULTS / f"figures/{name}.png") as picture:
+        extremes = picture.convert("L").getextrema()
+    assert extremes[1] - extremes[0] > 100
+    drawing = ElementTree.parse(finished / RESULTS / f"figures/{name}.svg").getroot()
+    assert drawing.tag == "{http://www.w3.org/2000/svg}svg"
+    assert len(list(drawing.iter())) > 20
+
+
+def test_each_job_has_its_log(finished):
+    logs = list((finished / RESULTS / "logs").rglob("*.log"))
+    assert len(logs) == sum(BY_HAND[SMOKE].values()) - 1  # all but the rule all
+
+
+def test_provenance_beside_each_artifact_matches_it(finished):
+    made = artifacts(finished / RESULTS)
+    sets = 3 * 6 + 9 * 2  # by six instances in three cases, by two in nine
+    assert len(made) == 2 + 2 + 2 + 10 * 2 + sets * 3 + 5 * 2 + 4 * 2
+    known = {str(path.relative_to(finished)): sha256(path) for path in made}
+    for path in made:
+        sidecar = json.loads(path.with_name(f"{path.name}.provenance.json").read_text())
+        assert sidecar["artifact"] == path.name
+        assert sidecar["sha256"] == known[str(path.relative_to(finished))]
+        assert re.fullmatch("[0-9a-f]{16}", sidecar["code"])
+        assert sidecar["inputs"].items() <= known.items()
+        assert bool(sidecar["inputs"]) == (path.parent.name != "data")
+
+
+def test_then_there_is_nothing_to_do(finished):
+    assert planned(finished) == []
+
+
+def test_the_number_of_cores_changes_no_bit(finished, tmp_path):
+    folder = copy_sources(tmp_path / "copy")
+    done(folder, f"{RESULTS}/gm_64/target=0/run=0/dm.scores.parquet", cores=1)
+    made = hashes(folder / RESULTS)
+    assert len(made) == 2 + 1 + 2 + 2 + 2 * 3  # data, target, victims, poisons, pair's sets
+    assert made.items() <= hashes(finished / RESULTS).items()
+
+
+# --- what an edit re-runs --------------------------------------------------------------------
+
+
+def comment_everywhere(folder):
+    for path in (folder / "rdmdc").glob("*.py"):
+        source = path.read_text()
+        source = re.sub(r'^"""', '"""In other words: ', source, count=1)
+        source = re.sub(r'^(    """)(?=\w)', r"\1In other words: ", source, flags=re.MULTILINE)
+        path.write_text(f"# a comment\n{source}\n\n# another\n")
+
+
+def edit_one(module, old, new):
+    return lambda folder: edit(folder / f"rdmdc/{module}.py", old, new)
+
+
+def eps_of_one_condition(settings):
+    settings["conditions"]["dm_64_real"]["eps"] = 32
+
+
+def another_target(settings):
+    settings["targets"].append(2)
+
+
+def more_networks(settings):
+    settings["evaluate"]["networks"] = 3
+
+
+START = "start = torch.stack([torch.randn(centred.shape[2], generator=g) for g in generators])"
+ONES = "start = torch.ones(centred.shape[0], centred.shape[2])"
+
+CODE = {
+    "comments and docstrings in every module": (comment_everywhere, {}),
+    "how a row of a table is made": (
+        edit_one("report", "100 * float(interval.low)", "100.0 * float(interval.low)"),
+        {"table": 5, "accuracy_asr_figure": 1, "all": 1},
+    ),
+    "how a table is printed": (
+        edit_one("report", "else f\"{row['eps']}/255\"", "else f\"{row['eps']} / 255\""),
+        {"table": 5, "all": 1},
+    ),
+    "how figures are saved": (
+        edit_one("figures", '"svg.fonttype": "path"', '"svg.fonttype": "none"'),
+        {**FIGURES, "all": 1},
+    ),
+    "one figure": (
+        edit_one(
+            "figures", 'figure.supxlabel(f"{len(classes)} of', 'figure.supxlabel(f"{len(names)} of'
+        ),
+        {"synthetic_figure": 1, "all": 1},
+    ),
+    "an estimator of one panel": (
+        edit_one("estimators", "ordered[..., n // 2]) / 2", "ordered[..., n // 2]) / 2.0"),
+        {"condense_all": 3, "evaluate_all": 3, **TOUCHED_BY_A_SET},
+    ),
+}
+CONFIG = {
+    "eps of one condition": (
+        eps_of_one_condition,
+        {"poison": 2, "condense_pair": 2, "evaluate_pair": 2, "table": 1, "all": 1},
+    ),
+    "another target": (  # its jobs; clean sets are scored on it as well, not condensed again
+        another_target,
+        {
+            "target": 1,
+            "poison": 5,
+            "condense_all": 1,
+            "condense_pair": 4,
+            "evaluate_all": 1 + 1,
+            "evaluate_pair": 4 + 1,
+            "table": 5,
+            "targets_figure": 1,
+            "accuracy_asr_figure": 1,
+            "all": 1,
+        },
+    ),
+    "more networks": (
+        more_networks,
+        {"evaluate_all": 3, "evaluate_pair": 9, "table": 5, "accuracy_asr_figure": 1, "all": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "expected"), CODE.values(), ids=CODE)
+def test_an_edit_of_code_reruns_what_uses_it(workspace, change, expected):
+    change(workspace)
+    assert rules(planned(workspace)) == expected
+
+
+@pytest.mark.parametrize(("change", "expected"), CONFIG.values(), ids=CONFIG)
+def test_an_edit_of_the_preset_reruns_what_it_concerns(workspace, change, expected):
+    settings = settings_of(SMOKE)
+    change(settings)
+    write_settings(workspace / SMOKE, settings)
+    jobs = planned(workspace)
+    assert rules(jobs) == expected
+    crafted = {w["condition"] + "/" + w["target"] for rule, w in jobs if rule == "poison"}
+    condensed = {w["case"].replace("target=", "") for rule, w in jobs if "condense" in rule}
+    assert condensed == crafted
+
+
+def test_touched_files_of_the_same_content_rerun_nothing(workspace):
+    for path in ("data/train.arrow", "data/test.arrow", "dm_64/target=0/poisons.parquet"):
+        (workspace / RESULTS / path).touch()
+    assert planned(workspace) == []
+
+
+def test_an_appended_estimator_runs_and_nothing_else_does(workspace):
+    before = {path: path.stat().st_mtime_ns for path in artifacts(workspace / RESULTS)}
+    module, schema = workspace / "rdmdc/estimators.py", "workflow/schemas/config.schema.yaml"
+    edit(module, "spectral_mean, random_mean)\n}", "spectral_mean, random_mean, zero)\n}")
+    edit(
+        module,
+        "Estimator = Callable",
+        "def zero(embeddings: Tensor, generators: Sequence[Generator]) -> Estimate:\n"
+        '    """Nothing."""\n'
+        "    return Estimate(embeddings.mean(1) * 0, None)\n\n\n"
+        "Estimator = Callable",
+    )
+    edit(workspace / schema, "spectral_mean, random_mean]", "spectral_mean, random_mean, zero]")
+    settings = settings_of(SMOKE)
+    settings["estimators"]["zero"] = {"label": "Zero", "function": "zero"}
+    settings["panels"]["new"] = ["zero"]
+    settings["conditions"]["clean"]["panels"].append("new")
+    settings["conditions"]["direct"]["panels"].append("new")
+    settings["tables"]["table_new"] = {
+        "title": "A new estimator",
+        "reference": "dm",
+        "rows": [{"condition": "direct", "estimators": ["zero"]}],
+    }
+    write_settings(workspace / SMOKE, settings)
+
+    jobs = {"condense_new": 1 + 2, "evaluate_new": 1 + 2, "table": 1, "all": 1}
+    said = done(workspace)
+    assert rules_done(said) == jobs
+    table = pd.read_csv(workspace / RESULTS / "table_new.csv")
+    assert table["method"].tolist() == ["Zero"]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+    # the power method concerns every panel but the new one
+    edit(module, START, ONES)
+    assert rules(planned(workspace)) == {
+        "condense_all": 3,
+        "evaluate_all": 3,
+        "condense_pair": 9,
+        "evaluate_pair": 9,
+        **TOUCHED_BY_A_SET,
+    }
+
+
+def rules_done(said):
+    return Counter(re.findall(r"^Finished jobid: \d+ \(Rule: (\w+)\)$", said, re.MULTILINE))
+
+
+def test_another_power_method_changes_the_spectral_sets_only(workspace):
+    cases = ("clean/run=0", "direct/target=0/run=0")
+    before = hashes(workspace / RESULTS)
+    edit(workspace / "rdmdc/estimators.py", START, ONES)
+    said = done(workspace, *(f"{RESULTS}/{case}/rdm_dc.scores.parquet" for case in cases))
+    ran = {"condense_all": 1, "evaluate_all": 1, "condense_pair": 1, "evaluate_pair": 1}
+    assert rules_done(said) == ran
+    after = hashes(workspace / RESULTS)
+    assert after.keys() == before.keys()
+    changed = {path for path in after if after[path] != before[path]}
+    assert {f"{case}/rdm_dc.parquet" for case in cases} <= changed
+    parts = (".parquet", ".trace.parquet", ".scores.parquet")
+    assert changed <= {f"{case}/rdm_dc{part}" for case in cases for part in parts}
+
+
+# --- presets ---------------------------------------------------------------------------------
+
+
+def worked_out(settings):
+    """The jobs of a preset by rule: targets × runs × what its tables and figures ask for."""
+    targets, runs, conditions = len(settings["targets"]), settings["runs"], settings["conditions"]
+    rows = [row for table in settings["tables"].values() for row in table["rows"]]
+    asked = {(row["condition"], i) for row in rows for i in row["estimators"]}
+    asked |= {(conditions[name]["clean"], instance) for name, instance in asked}
+    shown = settings["figures"]["condition"]
+    asked |= {
+        (shown, i) for panel in conditions[shown]["panels"] for i in settings["panels"][panel]
+    }
+    attacked = {name for name, _ in asked if conditions[name]["attack"] != "none"}
+    jobs = Counter({"data": 1, "target": targets, "poison": targets * len(attacked), **FIGURES})
+    jobs.update(table=len(settings["tables"]), all=1)
+    if any(conditions[name]["attack"] == "gradient_matching" for name in attacked):
+        jobs["victim"] = len(settings["pretrain"]["epochs"])
+    for panel, instances in settings["panels"].items():
+        for name in {name for name, instance in asked if instance in instances}:
+            if panel in conditions[name]["panels"]:
+                cells = runs * (targets if name in attacked else 1)
+                jobs.update({f"condense_{panel}": cells, f"evaluate_{panel}": cells})
+    return jobs
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_plan_the_jobs_worked_out(sources, tmp_path, preset):
+    settings = settings_of(preset)
+    expected = worked_out(settings)
+    assert expected == BY_HAND.get(preset, expected)
+    if settings["dataset"]["source"] == "parquet":  # a dry run wants files, whatever is in them
+        for part in ("train", "test"):
+            listed = settings["dataset"][part]
+            for name in [listed] if isinstance(listed, str) else listed:
+                (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / name).touch()
+    configfile = None if preset == "config.yaml" else sources / preset
+    if configfile is None:
+        shutil.copy(sources / preset, tmp_path)  # it is looked for in the working directory
+    assert rules(planned(sources, "--directory", tmp_path, configfile=configfile)) == expected
+
+
+def test_only_config_yaml_is_read_without_a_configfile(sources, tmp_path):
+    settings = settings_of(SMOKE)
+    settings["preset"] = "default"
+    settings["tables"]["table9"] = settings["tables"]["table1"]
+    settings["conditions"]["dm_9"] = settings["conditions"]["dm_64"]
+    write_settings(tmp_path / "config.yaml", settings)
+    jobs = planned(sources, "--directory", tmp_path, configfile=None)
+    assert rules(jobs) == {**BY_HAND[SMOKE], "table": 6}
+    assert {w["preset"] for _, w in jobs if "preset" in w} == {"default"}
+    # with a configfile nothing of it is left
+    jobs = planned(sources, "--directory", tmp_path, configfile=sources / SMOKE)
+    assert rules(jobs) == BY_HAND[SMOKE]
+
+
+# --- errors ----------------------------------------------------------------------------------
+
+
+def misspelt_key(settings):
+    settings["condense"]["iterationz"] = settings["condense"].pop("iterations")
+
+
+def empty_batch(settings):
+    settings["estimators"]["rdm_dc"]["drop"] = "99/100"
+
+
+def unknown_panel(settings):
+    settings["conditions"]["direct"]["panels"] = ["pear"]
+
+
+def misspelt_dataset_key(settings):
+    settings["dataset"]["nmae"] = settings["dataset"].pop("name")
+
+
+FAULTS = {
+    "unknown key": (lambda s: s.update(rnus=1), "preset smoke: top level: ", "'rnus'"),
+    "misspelt key": (misspelt_key, "preset smoke: condense: ", "'iterationz'"),
+    "misspelt key of a source": (misspelt_dataset_key, "preset smoke: dataset: ", "'nmae'"),
+    "drop of a whole batch": (empty_batch, "estimators.rdm_dc: ", "a batch of 16"),
+    "unknown panel": (unknown_panel, "conditions.direct: ", "'pear'; there are all, pair"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "key", "fault"), FAULTS.values(), ids=FAULTS)
+def test_a_faulty_preset_stops_before_any_job(sources, tmp_path, spoil, key, fault):
+    settings = settings_of(SMOKE)
+    spoil(settings)
+    write_settings(tmp_path / "faulty.yaml", settings)
+    said = failed(sources, "--directory", tmp_path, configfile=tmp_path / "faulty.yaml")
+    assert key in said
+    assert fault in said.partition(key)[2].splitlines()[0]
+    assert len(said.splitlines()) < 10
+    assert not (tmp_path / "results").exists()
+
+
+TABLES = ", ".join(f"{RESULTS}/{name}.csv" for name in settings_of(SMOKE)["tables"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    {
+        f"{RESULTS}/table9.csv": f"preset smoke defines no table9; it has: {TABLES}",
+        "results/table2.csv": f"preset smoke has: {TABLES}",
+    }.items(),
+)
+def test_a_table_that_the_preset_lacks_names_those_it_has(sources, tmp_path, asked, answer):
+    said = failed(sources, asked, "--directory", tmp_path, configfile=sources / SMOKE)
+    assert answer in said
+    assert not (tmp_path / "results").exists()
+
+
+def test_data_files_are_compared_by_content_and_a_damaged_one_is_told(sources, tmp_path):
+    settings = settings_of(SMOKE)
+    settings["preset"] = "own"
+    settings["dataset"] = {
+        "source": "parquet",
+        "train": "own/train.parquet",
+        "test": "own/test.parquet",
+        "image_column": "image",
+        "label_column": "label",
+        "class_names": ["ant", "bee"],
+        "classes": None,
+        "per_class": None,
+        "size": 16,
+        "color": "rgb",
+        "normalisation": "training_split",
+    }
+    write_settings(tmp_path / "own.yaml", settings)
+    (tmp_path / "own").mkdir()
+    for part in ("train", "test"):
+        write_images(tmp_path / f"own/{part}.parquet")
+    asked = ("results/own/data/train.arrow", "--directory", tmp_path)
+    done(sources, *asked, configfile=tmp_path / "own.yaml")
+    data = tmp_path / "results/own/data"
+    assert {path.name for path in artifacts(data)} == {"train.arrow", "test.arrow"}
+
+    train = tmp_path / "own/train.parquet"
+    assert train.stat().st_size > 1e6  # where Snakemake would look at times alone, left to itself
+    train.touch()
+    assert planned(sources, *asked, configfile=tmp_path / "own.yaml") == []
+
+    train.write_bytes(train.read_bytes()[:-100])
+    said = failed(sources, *asked, configfile=tmp_path / "own.yaml")
+    told = [line for line in said.splitlines() if line.startswith("rdmdc data: ")]
+    assert len(told) == 1
+    assert "own/train.parquet" in told[0]
+    assert (tmp_path / "results/own/logs/data.log").read_text() == f"{told[0]}\n"
+    assert artifacts(data) == set()
+
+
+def write_images(path):
+    generator = np.random.default_rng(0)
+    images = []
+    for _ in range(6):
+        file = BytesIO()
+        Image.fromarray(generator.integers(0, 256, (400, 400, 3), np.uint8)).save(file, "png")
+        images.append({"bytes": file.getvalue(), "path": None})
+    pq.write_table(pa.table({"image": images, "label": [0, 1, 0, 1, 0, 1]}), path)
