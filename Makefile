@@ -11,7 +11,7 @@ REQUIREMENTS := $(if $(filter True,$(LOCKED)),-r requirements.lock,)
 
 .PHONY: table2 tables test lint clean
 
-# bars on a terminal, plain lines elsewhere
+# on a terminal bars of finished jobs; each job's own progress is in its log below results/
 SNAKEMAKE = if [ -t 1 ]; then set -- --logger rich; fi; $(BIN)/snakemake --cores $(CORES)
 
 table2: $(VENV)/installed

@@ -16,12 +16,12 @@ from torch import Tensor
 from rdmdc import networks, rates
 from rdmdc.augment import augment, draw
 from rdmdc.networks import ConvNet, Weights
+from rdmdc.progress import OnStep
 from rdmdc.randomness import generator
 from rdmdc.records import LabelledImages, PoisonSet, RecordError, Target
-from rdmdc.training import Progress
 
+CHUNK = {"cpu": 32, "cuda": 512}  # images differentiated at once
 MOMENTUM = 0.9  # Adam's β1: the sign of Adam's step is the sign of its first moment
-CHUNK = 32  # poisons embedded at once
 
 Purpose = tuple[int | str, ...]
 Objective = Callable[[Tensor, Purpose], Iterator[Tensor]]
@@ -70,27 +70,27 @@ class Scene:
         return (self.seed, "poison", self.target.seed)
 
 
-def direct(scene: Scene, crafting: Crafting | None, progress: Progress) -> "Crafted":
+def direct(scene: Scene, crafting: Crafting | None, progress: OnStep) -> "Crafted":
     """Copies of the target under the adversarial label (§5.3, Table 5); it needs no crafting."""
     indices = choose(scene, [scene.target.adversarial_label])
     copies = scene.target.pixels.expand(len(indices), -1, -1, -1).clone()
     return PoisonSet(indices, scene.train.labels[indices], copies), pd.DataFrame()
 
 
-def dm(scene: Scene, crafting: Crafting, progress: Progress) -> "Crafted":
+def dm(scene: Scene, crafting: Crafting, progress: OnStep) -> "Crafted":
     """DM poisoning, Alg. 2: no victims, a fresh random network and augmentation each step."""
     indices = choose(scene, [scene.target.adversarial_label])
     return craft(scene, indices, crafting, partial(dm_objective, scene, crafting), progress)
 
 
-def gradient_matching(scene: Scene, crafting: Crafting, progress: Progress) -> "Crafted":
+def gradient_matching(scene: Scene, crafting: Crafting, progress: OnStep) -> "Crafted":
     """Gradient matching, Alg. 1 (Geiping et al. 2021), on pretrained victims."""
     indices = choose(scene, [scene.target.adversarial_label])
     objective = partial(gradient_matching_objective, scene, crafting, target_gradients(scene))
     return craft(scene, indices, crafting, objective, progress)
 
 
-def untargeted(scene: Scene, crafting: Crafting, progress: Progress) -> "Crafted":
+def untargeted(scene: Scene, crafting: Crafting, progress: OnStep) -> "Crafted":
     """Images of all classes moved away from their class's mean embedding (§2.3).
 
     The paper names no objective: this is Eq. 5's distance, from the clean mean, maximised.
@@ -129,7 +129,7 @@ def choose(scene: Scene, classes: Sequence[int]) -> Tensor:
 
 
 def craft(
-    scene: Scene, indices: Tensor, crafting: Crafting, objective: Objective, progress: Progress
+    scene: Scene, indices: Tensor, crafting: Crafting, objective: Objective, progress: OnStep
 ) -> Crafted:
     """The loop of Algs. 1 and 2: random start, T projected steps, R restarts, the best one kept.
 
@@ -260,7 +260,7 @@ def _embed(scene: Scene, crafting: Crafting, values: Tensor, purpose: Purpose) -
     weights = networks.to(scene.network.draw(generator(*purpose, "network")), scene.device)
     drawn = draw(crafting.augmentation, 1, generator(*purpose, "augmentation"), shared=False)
     inputs = augment(scene.train.normalisation.normalise(values)[None], drawn)[0]
-    return networks.embed(scene.network, weights, inputs, CHUNK)
+    return networks.embed(scene.network, weights, inputs, CHUNK[values.device.type])
 
 
 def target_gradients(scene: Scene) -> list[list[Tensor]]:
@@ -284,8 +284,9 @@ def gradient_matching_objective(
 ) -> Iterator[Tensor]:
     """Eq. 4, a term a victim: (1 − cosine of wanted and the poisons' gradient) / victims.
 
-    The cosine is of all parameters' gradients concatenated; poisons are augmented with one
-    operation for all and separate numbers for each.
+    The cosine is of all parameters' gradients concatenated. Alg. 1 asks for differentiable
+    augmentation: here DSA with one operation a step for all poisons and separate numbers for each,
+    where Witches' Brew shifts by up to 8 pixels and flips in every step.
     """
     drawn = draw(
         crafting.augmentation, len(values), generator(*purpose, "augmentation"), shared=True

@@ -19,9 +19,9 @@ from rdmdc.augment import Draw, augment, draw
 from rdmdc.deviation import trace_rows
 from rdmdc.estimators import ESTIMATORS, Estimate
 from rdmdc.networks import ConvNet, Weights
+from rdmdc.progress import OnStep
 from rdmdc.randomness import generator
 from rdmdc.records import LabelledImages, PoisonSet, RecordError, SyntheticSet
-from rdmdc.training import Progress
 
 REAL_BLOCK = 4096  # real images whose embeddings are held at once: bounds memory at many classes
 
@@ -44,14 +44,13 @@ class Condensation:
 class Iteration:
     """What one iteration shares over the panel and its classes: network θ and draws w_c."""
 
-    number: int
     weights: Weights
     draws: Draw
-    seed: tuple[int | str, ...]
+    purpose: tuple[int | str, ...]
 
     def generators(self, what: str, classes: Sequence[int]) -> list[torch.Generator]:
         """A generator per class for one kind of draw."""
-        return [generator(*self.seed, what, c) for c in classes]
+        return [generator(*self.purpose, what, c) for c in classes]
 
 
 def condense(
@@ -64,7 +63,7 @@ def condense(
     seed: int,
     run: int,
     device: str,
-    progress: Progress,
+    progress: OnStep,
 ) -> dict[str, tuple[SyntheticSet, pd.DataFrame]]:
     """Alg. 3 for each instance of the panel: its synthetic set and its trace.
 
@@ -87,7 +86,7 @@ def condense(
         purpose = (seed, "condense", run, number)
         weights = networks.to(network.draw(generator(*purpose, "network")), device)
         draws = draw(strategy, classes, generator(*purpose, "augmentation"), shared=False)
-        iteration = Iteration(number, weights, draws, purpose)
+        iteration = Iteration(weights, draws, purpose)
         log = number % options.log_every == 0 or number == options.iterations - 1
 
         means, rows = _calibrated_means(source, network, iteration, panel, device, log)
@@ -193,7 +192,7 @@ def _real_embeddings(
     source: _Source, network: ConvNet, iteration: Iteration, classes: Sequence[int], device: str
 ) -> tuple[Tensor, Tensor]:
     """Embeddings (B, N, D) of a fresh minibatch of B classes, and which are poisoned (B, N)."""
-    drawn = [source.draw(c, source.batch, (*iteration.seed, "batch")) for c in classes]
+    drawn = [source.draw(c, source.batch, (*iteration.purpose, "batch")) for c in classes]
     pixels = torch.stack([pixels for pixels, _ in drawn]).to(device)
     inputs = augment(
         source.train.normalisation.normalise(pixels), _select(iteration.draws, classes)
@@ -224,7 +223,7 @@ def _gradient(
     Classes do not meet in the loss, so each chunk of whole classes is differentiated by itself.
     """
     gradients, losses = [], []
-    per_chunk = networks.even_chunk(len(means), ipc)
+    per_chunk = networks.even_chunk(len(means), ipc, synthetic.device.type)
     for part in torch.arange(len(means)).split(per_chunk):
         classes = part.tolist()
         chunk = synthetic[classes[0] * ipc : (classes[-1] + 1) * ipc].detach().requires_grad_()

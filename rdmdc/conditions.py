@@ -4,9 +4,11 @@ Snakemake imports this module at every start, so it imports neither torch nor py
 a condition with its target: "clean", which serves every target, or "dm64/target=3".
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from rdmdc import rates
@@ -19,8 +21,8 @@ class ConfigError(InputError):
     """A preset that contradicts itself; the message names the key, the fault and the remedy."""
 
 
-FILTERS = {"trimmed_mean", "truncated_mean", "spectral_mean", "random_mean"}
-COMMON = ("dataset", "network", "augmentation", "seed", "device", "threads", "compile")
+DATA = Path(__file__).parent / "data"
+COMMON = ("dataset", "network", "seed", "device", "threads", "compile")
 
 
 def check(config: Config) -> None:
@@ -83,12 +85,7 @@ def _check_figures(config: Config) -> None:
 def _check_panels(config: Config) -> None:
     for panel, names in config["panels"].items():
         for name in names:
-            estimator = _entry(config, "estimators", name, f"panels.{panel}")
-            if (estimator["function"] in FILTERS) != ("drop" in estimator):
-                raise ConfigError(
-                    f"estimators.{name}: {estimator['function']} takes"
-                    f" {'a' if estimator['function'] in FILTERS else 'no'} drop"
-                )
+            _entry(config, "estimators", name, f"panels.{panel}")
 
 
 def _check_condition(config: Config, name: str, condition: Mapping[str, Any]) -> None:
@@ -111,6 +108,12 @@ def _check_condition(config: Config, name: str, condition: Mapping[str, Any]) ->
         clean = _entry(config, "conditions", condition["clean"], where)
         if clean["attack"] != "none":
             raise ConfigError(f"{where}: clean names {condition['clean']!r}, which has an attack")
+        for section in ("condense", "network"):
+            if resolved(config, name)[section] != resolved(config, condition["clean"])[section]:
+                raise ConfigError(
+                    f"{where}: its {section} differs from that of {condition['clean']}, so the two"
+                    " cannot be compared; name a clean condition with the same keys"
+                )
         poisons = condition["poisons"]
         if isinstance(poisons, str) and _rate(poisons, f"{where}.poisons") == 0:
             raise ConfigError(f"{where}.poisons: an attack poisons something; choose more than 0")
@@ -191,8 +194,11 @@ def _common(config: Config) -> dict[str, Any]:
 
 
 def data_options(config: Config) -> dict[str, Any]:
-    """Options of the data job."""
-    return {"dataset": config["dataset"]}
+    """Options of the data job, with the content of an embedded data set."""
+    dataset = config["dataset"]
+    files = sorted(DATA.glob(f"{dataset['name']}-*.parquet")) if "name" in dataset else []
+    content = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return {"dataset": dataset, **({"content": content} if content else {})}
 
 
 def target_options(config: Config, seed: int) -> dict[str, Any]:
@@ -229,6 +235,7 @@ def synthetic_options(config: Config, case: str, run: int, panel: str) -> dict[s
         **_common(settings),
         "case": case,
         "run": run,
+        "augmentation": settings["augmentation"],
         "condense": settings["condense"],
         "estimators": {
             name: {k: v for k, v in config["estimators"][name].items() if k != "label"}

@@ -120,7 +120,7 @@ def _imported(statement: ast.stmt | None, name: str) -> str | None:
 
 @cache
 def _dump(name: str) -> str:
-    return ast.dump(_without_docstrings(_definition(name)))
+    return ast.unparse(_without_docstrings(_definition(name)))
 
 
 def _without_docstrings(statement: ast.stmt) -> ast.stmt:

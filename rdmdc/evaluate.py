@@ -7,8 +7,9 @@ from torch import Tensor
 
 from rdmdc import networks
 from rdmdc.networks import ConvNet, Weights
+from rdmdc.progress import OnStep
 from rdmdc.records import LabelledImages, RecordError, SyntheticSet, Target
-from rdmdc.training import Progress, Schedule, fit
+from rdmdc.training import Schedule, fit
 
 BLOCK = 1024  # test images normalised at once
 
@@ -23,7 +24,7 @@ def evaluate(
     seed: int,
     run: int,
     device: str,
-    progress: Progress,
+    progress: OnStep,
 ) -> pd.DataFrame:
     """Scores of ``trained`` networks: a row per network and target (§5.1).
 

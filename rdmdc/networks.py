@@ -6,6 +6,7 @@ network is: Φ_θ with θ ~ P_θ (Eq. 2) is ``network.embed(network.draw(generat
 
 import os
 import shutil
+import sys
 import sysconfig
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from torch import Generator, Tensor
 
 from rdmdc.errors import InputError
 
-CHUNK = 16  # images embedded at once: their activations stay in the processor's cache
-GRADIENT_CHUNK = 64  # images differentiated at once, at most
+# images at once: on a CPU so few that their activations stay in its cache
+CHUNK = {"cpu": 16, "cuda": 1024}
+GRADIENT_CHUNK = {"cpu": 64, "cuda": 512}
 
 Weights = dict[str, Tensor]
 
@@ -133,21 +135,21 @@ def logits(network: ConvNet, weights: Mapping[str, Tensor], inputs: Tensor, chun
 @torch.no_grad()
 def embed_all(network: ConvNet, weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """Embeddings (N, D) without gradients."""
-    return _in_chunks(network, "embed", weights, inputs, CHUNK)
+    return _in_chunks(network, "embed", weights, inputs, CHUNK[inputs.device.type])
 
 
 @torch.no_grad()
 def logits_all(network: ConvNet, weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """Class scores (N, classes) without gradients."""
-    return _in_chunks(network, "logits", weights, inputs, CHUNK)
+    return _in_chunks(network, "logits", weights, inputs, CHUNK[inputs.device.type])
 
 
-def even_chunk(count: int, each: int) -> int:
+def even_chunk(count: int, each: int, device: str) -> int:
     """How many of ``count`` groups of ``each`` inputs to differentiate at once.
 
     It is the size of the fewest equal chunks of about GRADIENT_CHUNK inputs.
     """
-    chunks = -(-count * each // GRADIENT_CHUNK)
+    chunks = -(-count * each // GRADIENT_CHUNK[device])
     return -(-count // min(chunks, count))
 
 
@@ -169,21 +171,33 @@ _compiling = False
 def compiling(wanted: bool) -> str | None:
     """Compile networks from now on, or not; the reason why not where it is wanted and cannot be.
 
-    Compiled and eager networks differ in rounding only. Compilation takes half a minute a machine:
-    its results are kept on disk, in TORCHINDUCTOR_CACHE_DIR or the user's cache folder.
+    Compiled and eager networks differ in rounding only. Compilation takes half a minute a shape,
+    once a machine: it is kept on disk, in TORCHINDUCTOR_CACHE_DIR or the user's cache folder.
     """
     global _compiling
-    compiler = os.environ.get("CXX", "g++")
-    headers = Path(sysconfig.get_path("include"), "Python.h")
-    reason = None
-    if wanted and shutil.which(compiler) is None:
-        reason = f"there is no C++ compiler {compiler}"
-    elif wanted and not headers.is_file():
-        reason = f"Python's headers are not installed ({headers})"
-    cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(cache, "rdmdc", "inductor")))
+    reason = _cannot_compile() if wanted else None
     _compiling = wanted and reason is None
     return reason
+
+
+def _cannot_compile() -> str | None:
+    """Why torch.compile could not work here: it needs a compiler, Python's headers, a cache."""
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    if shutil.which(compiler) is None:
+        return f"there is no C++ compiler {compiler}"
+    if not headers.is_file():
+        return f"Python's headers are not installed ({headers})"
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        folder = Path(cache, "rdmdc", "inductor").expanduser()
+        folder = Path(os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder)))
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:
+        return f"there is no folder for its cache ({error}); set TORCHINDUCTOR_CACHE_DIR"
+    if not os.access(folder, os.W_OK):
+        return f"its cache {folder} cannot be written; set TORCHINDUCTOR_CACHE_DIR"
+    return None
 
 
 def _runner(network: ConvNet, method: str, count: int, device: str) -> Run:

@@ -2,8 +2,12 @@
 
 import sys
 import time
+from collections.abc import Callable
 
 from tqdm import tqdm
+
+OnStep = Callable[[int, int, float], None]
+"""Called with steps done, steps in all, and the loss."""
 
 INTERVAL = 60  # seconds between lines in a log
 

@@ -35,9 +35,11 @@ Accuracy and ASR are percentages: mean ± population standard deviation over cel
 cell's ASR is the share of its networks that are fooled). A target is hit when its mean ASR over
 runs exceeds ½; [low, high] is the exact (Clopper–Pearson) 95 % interval of the share of targets
 hit. The clean columns are the same method, targets and labels without poison: what it misreads by
-itself; the ± of the clean accuracy is over runs. Margin: adversarial probability minus the largest
-other one, in brackets without poison. p: exact McNemar test over targets against plain DM under
-the same attack, in brackets the targets hit under DM only / under this method only."""
+itself; the ± of the clean accuracy is over runs. All methods and targets share each
+run's draws: with one run, ± tells how poisons differ, not how runs do. Margin: adversarial
+probability minus the largest other one, in brackets without poison. p: exact McNemar test over
+targets against plain DM under the same attack, in brackets the targets hit under DM only / under
+this method only."""
 
 
 class ReportError(InputError):
@@ -242,7 +244,8 @@ def _composed(row: Mapping[Any, Any]) -> dict[str, str]:
 
     def asr(prefix: str) -> str:
         mean, std, low, high = (row[f"{prefix}asr_{x}"] for x in ("mean", "std", "low", "high"))
-        return f"{mean:.1f} ± {std:.1f} [{low:.1f}, {high:.1f}]"
+        hit = f"{row[f'{prefix}targets_hit']}/{row['targets']}"
+        return f"{mean:.1f} ± {std:.1f}, hit {hit} [{low:.1f}, {high:.1f}]"
 
     def accuracy(prefix: str) -> str:
         return f"{row[f'{prefix}accuracy_mean']:.1f} ± {row[f'{prefix}accuracy_std']:.1f}"

@@ -15,6 +15,7 @@ from rdmdc import artifacts, attacks, datasets, networks, targets
 from rdmdc.artifacts import Provenance
 from rdmdc.attacks import Crafting, Scene
 from rdmdc.condense import Condensation, condense
+from rdmdc.errors import InputError
 from rdmdc.evaluate import evaluate
 from rdmdc.networks import ConvNet, NetworkError
 from rdmdc.progress import Progress
@@ -139,6 +140,8 @@ def scores(args: argparse.Namespace) -> None:
 
 def _begin(args: argparse.Namespace, inputs: list[Path]) -> Provenance:
     """Set up torch as the options say, note the start and the inputs."""
+    if args.options.get("device") == "cuda" and not torch.cuda.is_available():
+        raise InputError("device is cuda, but torch sees no CUDA device here; set device: cpu")
     if "threads" in args.options:
         torch.set_num_threads(args.options["threads"])
         reason = networks.compiling(args.options["compile"])

@@ -15,11 +15,9 @@ from torch import Tensor
 from rdmdc import networks, rates
 from rdmdc.augment import augment, draw
 from rdmdc.networks import ConvNet, Weights
+from rdmdc.progress import OnStep
 from rdmdc.randomness import generator
 from rdmdc.records import LabelledImages
-
-Progress = Callable[[int, int, float], None]
-"""Called with steps done, steps in all, and the loss."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def fit(
     labels: Tensor,
     schedule: Schedule,
     purpose: tuple[int | str, ...],
-    progress: Progress,
+    progress: OnStep,
 ) -> Weights:
     """Weights trained from scratch; ``inputs_of`` gives the normalised inputs of some indices.
 
@@ -64,7 +62,7 @@ def fit(
         nesterov=schedule.nesterov,
         weight_decay=schedule.weight_decay,
     )
-    chunk = networks.even_chunk(min(schedule.batch, len(labels)), 1)
+    chunk = networks.even_chunk(min(schedule.batch, len(labels)), 1, labels.device.type)
     decay_at = rates.count(schedule.decay_after, schedule.epochs)
     for epoch in range(schedule.epochs):
         if epoch == decay_at:
@@ -90,7 +88,7 @@ def pretrain(
     schedule: Schedule,
     seed: int,
     device: str,
-    progress: Progress,
+    progress: OnStep,
 ) -> Weights:
     """A victim for gradient matching, trained on clean data for ``schedule.epochs`` (Alg. 1).
 

@@ -318,6 +318,17 @@ def test_damaged_inputs(world, tmp_path, capsys, job, file):
     assert listing(out) == {}
 
 
+def test_a_message_of_several_lines_becomes_one(world, tmp_path, capsys):
+    """Arrow's for a page whose header is damaged has three."""
+    path = tmp_path / "targets/0.parquet"
+    shutil.copytree(world.folder / "data", tmp_path / "data")
+    path.parent.mkdir()
+    content = (world.folder / "targets/0.parquet").read_bytes()
+    path.write_bytes(content[:4] + b"\xff" * 20 + content[24:])
+    line = fault_of(jobs(CONFIG, tmp_path, tmp_path / "out")["poison"], capsys)
+    assert re.search(f"{path}: damaged .*header failed.*; delete it and run snakemake again", line)
+
+
 def test_images_that_are_not_square(world, tmp_path, capsys):
     images = artifacts.load_images(world.folder / "data/train.arrow")
     flat = type(images)(images.pixels[..., :4, :], *list(vars(images).values())[1:])

@@ -231,7 +231,7 @@ def test_results_do_not_depend_on_blocks(run, quiet, monkeypatch, real_block, gr
 
     whole = made()
     monkeypatch.setattr(module, "REAL_BLOCK", real_block)
-    monkeypatch.setattr(networks, "GRADIENT_CHUNK", gradient_chunk)
+    monkeypatch.setitem(networks.GRADIENT_CHUNK, "cpu", gradient_chunk)
     for name, (synthetic, trace) in made().items():
         torch.testing.assert_close(synthetic.inputs, whole[name][0].inputs, rtol=0, atol=1e-5)
         pd.testing.assert_frame_equal(trace, whole[name][1], rtol=1e-4)

@@ -83,6 +83,8 @@ REFUSED = [
     ("runs", GONE, "'runs' is a required property"),
     ("condense.momentum", GONE, "'momentum' is a required property"),
     ("estimators.rdm_dc.power_iterations", GONE, "'power_iterations' is a required property"),
+    ("estimators.rdm_dc.drop", GONE, "'drop' is a required property"),
+    ("estimators.dm.drop", "1/10", r"\['dm'\]\['drop'\]"),
     ("estimators.dm.power_iterations", 3, r"\['dm'\]\['power_iterations'\]"),
     ("estimators.dm.function", "krum", "'krum' is not one of"),
     ("estimators.rdm_dc.drop", 0.3, r"0.3 is not of type 'string'[\s\S]*\['drop'\]"),
@@ -164,23 +166,29 @@ def test_estimators_take_the_options_that_the_config_gives_them():
         name: {p.name for p in inspect.signature(f).parameters.values() if p.kind is p.KEYWORD_ONLY}
         for name, f in ESTIMATORS.items()
     }
-    assert {name for name, options in taken.items() if "drop" in options} == conditions.FILTERS
-    assert {n for n, options in taken.items() if "power_iterations" in options} == {"spectral_mean"}
     offered = within("properties.estimators.additionalProperties.properties")
     assert set.union(*taken.values()) == set(offered) - {"label", "function"}
+    given = {"drop": "3/10", "power_iterations": 3}
+    for name, options in taken.items():
+        own = {"label": "x", "function": name, **{option: given[option] for option in options}}
+        validate(edited(("estimators.x", own)), str(SCHEMA))
+        for option in given:
+            wrong = {k: v for k, v in own.items() if k != option}
+            if option not in own:
+                wrong[option] = given[option]
+            with pytest.raises(WorkflowError, match=option):
+                validate(edited(("estimators.x", wrong)), str(SCHEMA))
 
 
 # --- what the schema cannot see --------------------------------------------------------------
 
 FAULTS = [
     ([("panels.pair", ["dm", "krum"])], r"panels\.pair: no estimators entry is named 'krum'"),
-    ([("estimators.rdm_dc.drop", GONE)], r"estimators\.rdm_dc: spectral_mean takes a drop"),
-    ([("estimators.dm.drop", "1/10")], r"estimators\.dm: mean takes no drop"),
     ([("estimators.rdm_dc.drop", "1")], r"estimators\.rdm_dc: drop 1 takes 16 .* lower it"),
     ([("estimators.rdm_dc.drop", "15/16")], None),
     ([("estimators.rdm_dc.drop", "3/2")], r"estimators\.rdm_dc: '3/2' is outside 0\.\.1"),
     (
-        [("estimators.rdm_dc.drop", "9/10"), ("conditions.direct.condense", {"batch": 5})],
+        [("estimators.rdm_dc.drop", "9/10"), ("conditions.clean.condense", {"batch": 5})],
         r"estimators\.rdm_dc: drop 9/10 takes 5 of a batch of 5",
     ),
     ([("conditions.clean.eps", 3)], r"conditions\.clean: without an attack eps, poisons and"),
@@ -191,7 +199,12 @@ FAULTS = [
     ([("attacks.dm", GONE)], r"conditions\.dm_64: attacks\.dm is missing"),
     ([("pretrain", GONE)], r"conditions\.gm_64: .* add the section pretrain"),
     ([("conditions.gm_64.network", {"width": 4})], r"conditions\.gm_64: .* leave network out"),
-    ([("conditions.dm_64.network", {"width": 4})], None),
+    (
+        [("conditions.dm_64.network", {"width": 4})],
+        r"conditions\.dm_64: its network differs from that of clean, .*; name a clean condition",
+    ),
+    ([("conditions.dm_64.condense", {"ipc": 4})], r"conditions\.dm_64: its condense differs"),
+    ([(f"conditions.{name}_real.network", {"width": 4}) for name in ("clean", "dm_64")], None),
     ([("conditions.dm_64.clean", "dm_64_real")], r"'dm_64_real', which has an attack"),
     ([("conditions.dm_64.clean", "cleen")], r"dm_64: no conditions entry is named 'cleen'"),
     ([("conditions.dm_64.poisons", "3/2")], r"conditions\.dm_64\.poisons: '3/2' is outside"),
@@ -351,6 +364,7 @@ EXTRA = {"label": "Extra", "function": "mean"}
         ("attacks.dm.step", 2, {"poison"}),
         ("attacks.untargeted", GONE, set()),
         ("condense.ipc", 3, {"synthetic"}),
+        ("augmentation", ["flip"], {"synthetic"}),
         ("evaluate.epochs", 3, {"scores"}),
         ("evaluate.networks", 3, {"scores"}),
         ("dataset.size", 8, {"data", "target"} | COMPUTING),

@@ -189,7 +189,7 @@ def test_to_keeps_values():
 # --- many inputs -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [1, networks.CHUNK, 2 * networks.CHUNK + 5])
+@pytest.mark.parametrize("n", [1, networks.CHUNK["cpu"], 2 * networks.CHUNK["cpu"] + 5])
 @pytest.mark.parametrize("sizes", [(3, 16, 4, 8, 2), (1, 28, 4, 8, 3)])
 def test_chunked_is_unchunked(n, sizes):
     network = ConvNet(*sizes)
@@ -211,15 +211,15 @@ def test_embeddings_do_not_depend_on_other_chunks(function):
     """Bit for bit, whatever follows, however much of it."""
     network = ConvNet(3, 16, 4, 8, 2)
     weights = networks.to(weights_of(network), "cpu")
-    first, rest = 2 * networks.CHUNK, networks.CHUNK + 3
+    first, rest = 2 * networks.CHUNK["cpu"], networks.CHUNK["cpu"] + 3
     images = inputs_of(network, first + rest)
     alone = function(network, weights, images[:first])
     followed = function(network, weights, images)
     other = function(network, weights, torch.cat([images[:first], 50 * images[first:]]))
     assert torch.equal(alone, followed[:first])
     assert torch.equal(alone, other[:first])
-    moved = function(network, weights, images.roll(networks.CHUNK, 0))
-    assert torch.equal(moved[networks.CHUNK : networks.CHUNK + first], alone)
+    moved = function(network, weights, images.roll(networks.CHUNK["cpu"], 0))
+    assert torch.equal(moved[networks.CHUNK["cpu"] : networks.CHUNK["cpu"] + first], alone)
 
 
 def test_memory_order_of_inputs_does_not_matter():
@@ -271,4 +271,4 @@ def test_compiled_networks_are_the_eager_ones_up_to_rounding(compiled):
     ("count", "each", "expected"), [(7, 10, 4), (10, 50, 2), (200, 1, 50), (3, 200, 1), (70, 1, 35)]
 )
 def test_gradient_chunks_are_even(count, each, expected):
-    assert networks.even_chunk(count, each) == expected
+    assert networks.even_chunk(count, each, "cpu") == expected

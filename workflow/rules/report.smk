@@ -3,6 +3,7 @@
 
 localrules:
     all,
+    target,
     table,
     targets_figure,
     poisons_figure,

@@ -16,6 +16,10 @@ def source_functions():
     return [f"sources.{name}" for name in chosen if name is not None]
 
 
+# the local profile has one GPU, so that jobs which want it wait for each other
+GPUS = int(config["device"] == "cuda")
+
+
 def operations(strategy):
     """The functions that an augmentation strategy uses, as roots of a digest."""
     return [f"augment.{name}" for name in strategy or ["identity"]]
@@ -68,6 +72,8 @@ rule victim:
     benchmark:
         "results/{preset}/benchmarks/victims/epochs={epochs}.tsv"
     threads: config["threads"]
+    resources:
+        gpu=GPUS,
     params:
         options=lambda w: as_argument(conditions.pretrain_options(config, int(w.epochs))),
         code=digest("stages.victim", *victim_operations()),
@@ -98,6 +104,8 @@ rule poison:
     benchmark:
         "results/{preset}/benchmarks/{condition}/target={target}/poisons.tsv"
     threads: config["threads"]
+    resources:
+        gpu=GPUS,
     params:
         options=lambda w: as_argument(conditions.poison_options(config, w.condition, int(w.target))),
         code=poison_code,
@@ -142,6 +150,8 @@ for panel, instances in config["panels"].items():
         wildcard_constraints:
             case=case_pattern(panel),
         threads: config["threads"]
+    resources:
+        gpu=GPUS,
         params:
             folder="results/{preset}/{case}/run={run}",
             options=lambda w, panel=panel: as_argument(
@@ -174,6 +184,8 @@ for panel, instances in config["panels"].items():
         wildcard_constraints:
             case=case_pattern(panel),
         threads: config["threads"]
+    resources:
+        gpu=GPUS,
         params:
             folder="results/{preset}/{case}/run={run}",
             options=lambda w, panel=panel: as_argument(
