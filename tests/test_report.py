@@ -319,7 +319,9 @@ def test_markdown_is_padded_and_explained() -> None:
     assert len({len(line) for line in lines}) == 1
     assert lines[2].startswith(r"| emoji | a\|b")
     row = table.iloc[0]
-    assert f"{row['asr_mean']:.1f} ± {row['asr_std']:.1f} [{row['asr_low']:.1f}," in lines[2]
+    hit = f"hit {row['targets_hit']}/{row['targets']}"
+    asr = f"{row['asr_mean']:.1f} ± {row['asr_std']:.1f}, {hit} [{row['asr_low']:.1f},"
+    assert asr in lines[2]
     assert f"{row['p_vs_dm']:.3f} ({row['hit_by_dm_only']}/{row['hit_by_this_only']})" in lines[2]
     assert "64/255" in lines[2] and "| – " in lines[3]
     assert "5 × 5 × 3" in lines[2]

@@ -150,8 +150,8 @@ for panel, instances in config["panels"].items():
         wildcard_constraints:
             case=case_pattern(panel),
         threads: config["threads"]
-    resources:
-        gpu=GPUS,
+        resources:
+            gpu=GPUS,
         params:
             folder="results/{preset}/{case}/run={run}",
             options=lambda w, panel=panel: as_argument(
@@ -184,8 +184,8 @@ for panel, instances in config["panels"].items():
         wildcard_constraints:
             case=case_pattern(panel),
         threads: config["threads"]
-    resources:
-        gpu=GPUS,
+        resources:
+            gpu=GPUS,
         params:
             folder="results/{preset}/{case}/run={run}",
             options=lambda w, panel=panel: as_argument(
