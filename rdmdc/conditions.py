@@ -27,6 +27,7 @@ COMMON = ("dataset", "network", "seed", "device", "threads", "compile")
 
 def check(config: Config) -> None:
     """Raise ConfigError for what the schema cannot see: names, rates and batches that clash."""
+    _check_labels(config)
     _check_panels(config)
     for name, condition in config["conditions"].items():
         _check_condition(config, name, condition)
@@ -47,6 +48,16 @@ def check(config: Config) -> None:
         if section in config:
             _rate(config[section]["decay_after"], f"{section}.decay_after")
     _check_figures(config)
+
+
+def _check_labels(config: Config) -> None:
+    labels: dict[str, str] = {}
+    for name, estimator in config["estimators"].items():
+        if (other := labels.setdefault(estimator["label"], name)) != name:
+            raise ConfigError(
+                f"estimators.{name}: its label {estimator['label']!r} is that of {other} too, which"
+                " tables and figures could not tell apart; give it another"
+            )
 
 
 def _entry(config: Config, section: str, name: str, where: str) -> Any:
@@ -73,10 +84,11 @@ def _check_figures(config: Config) -> None:
             f"figures.condition: {shown['condition']} has no poisons to show; name another"
         )
     _entry(config, "tables", shown["table"], "figures.table")
-    if shown["target"] not in target_seeds(config):
+    seeds = condition.get("targets", target_seeds(config))
+    if shown["target"] not in seeds:
         raise ConfigError(
-            f"figures.target: no target has the seed {shown['target']}; there are"
-            f" {', '.join(map(str, target_seeds(config)))}"
+            f"figures.target: {shown['condition']} has no target of seed {shown['target']}; it has"
+            f" {', '.join(map(str, seeds))}"
         )
     if shown["run"] >= config["runs"]:
         raise ConfigError(f"figures.run: {shown['run']} is outside 0..{config['runs'] - 1}")
@@ -92,8 +104,10 @@ def _check_condition(config: Config, name: str, condition: Mapping[str, Any]) ->
     where = f"conditions.{name}"
     attack = condition["attack"]
     if attack == "none":
-        if {"eps", "poisons", "clean"} & set(condition):
-            raise ConfigError(f"{where}: without an attack eps, poisons and clean mean nothing")
+        if {"eps", "poisons", "clean", "targets"} & set(condition):
+            raise ConfigError(
+                f"{where}: without an attack eps, poisons, clean and targets mean nothing"
+            )
     else:
         if {"poisons", "clean"} - set(condition):
             raise ConfigError(f"{where}: an attack needs poisons and the name of a clean condition")
@@ -117,6 +131,9 @@ def _check_condition(config: Config, name: str, condition: Mapping[str, Any]) ->
         poisons = condition["poisons"]
         if isinstance(poisons, str) and _rate(poisons, f"{where}.poisons") == 0:
             raise ConfigError(f"{where}.poisons: an attack poisons something; choose more than 0")
+    strange = set(condition.get("targets", [])) - set(target_seeds(config))
+    if strange:
+        raise ConfigError(f"{where}.targets: {sorted(strange)} are not among the preset's targets")
     seen: dict[str, str] = {}
     for panel in condition["panels"]:
         for instance in _entry(config, "panels", panel, where):
@@ -154,10 +171,11 @@ def condition_of(case: str) -> str:
 
 
 def cases(config: Config, condition: str) -> list[str]:
-    """A condition's cases: one for each target, or the condition itself where it is clean."""
-    if config["conditions"][condition]["attack"] == "none":
+    """A condition's cases: one for each of its targets, or the condition where it is clean."""
+    own = config["conditions"][condition]
+    if own["attack"] == "none":
         return [condition]
-    return [f"{condition}/target={seed}" for seed in target_seeds(config)]
+    return [f"{condition}/target={seed}" for seed in own.get("targets", target_seeds(config))]
 
 
 def panel_of(config: Config, condition: str, instance: str) -> str:

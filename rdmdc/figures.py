@@ -221,11 +221,10 @@ def accuracy_asr(table: pd.DataFrame) -> Figure:
 
 
 def _facet(table: pd.DataFrame) -> list[str]:
-    """Each row's panel: data set where the table has one, attack and eps."""
-    data = table["dataset"] if "dataset" in table else [None] * len(table)
+    """Each row's panel: attack and eps."""
     return [
-        (f"{d}: " if isinstance(d, str) else "") + a + ("" if pd.isna(e) else f", eps {int(e)}/255")
-        for d, a, e in zip(data, table["attack"], table["eps"], strict=True)
+        attack + ("" if pd.isna(eps) else f", eps {int(eps)}/255")
+        for attack, eps in zip(table["attack"], table["eps"], strict=True)
     ]
 
 

@@ -25,7 +25,7 @@ PERCENTAGES = [
 ]
 COUNTS = ["targets_hit", "clean_targets_hit", "hit_by_dm_only", "hit_by_this_only"]
 COLUMNS = [
-    *("dataset", "condition", "instance", "method", "attack", "eps"),
+    *("condition", "instance", "method", "attack", "eps"),
     *(*PERCENTAGES[:6], "targets_hit", *PERCENTAGES[6:], "clean_targets_hit"),
     *("margin", "clean_margin", "p_vs_dm", "hit_by_dm_only", "hit_by_this_only"),
     *("targets", "runs", "networks"),
@@ -51,10 +51,9 @@ def table(scores: pd.DataFrame, rows: Sequence[Mapping[str, Any]], reference: st
 
     ``scores`` has one row per condition, run, instance, network and target. An entry names its
     ``condition``, ``clean`` condition and ``instance``, and prints as ``method``, ``attack``,
-    ``eps`` (255ths, None for a direct attack) and, optionally, ``dataset``, a column that is left
-    out where no entry has it. ``reference`` is the instance of plain DM; a row is tested against
-    it where its condition holds it. Raises ReportError where a cell or a network is missing,
-    doubled or contradicts another.
+    ``eps`` (255ths, None for a direct attack). ``reference`` is the instance of plain DM; a row is
+    tested against it where its condition holds it. Raises ReportError where a cell or a network is
+    missing, doubled or contradicts another.
     """
     if not rows:
         raise ReportError("the table has no rows; list its methods and attacks in its entry")
@@ -63,8 +62,7 @@ def table(scores: pd.DataFrame, rows: Sequence[Mapping[str, Any]], reference: st
         fooled=lambda frame: frame["predicted_label"] == frame["adversarial_label"]
     )
     result = pd.DataFrame([_row(ordered, row, reference) for row in rows], columns=COLUMNS)
-    result = result.astype(dict.fromkeys(["eps", *COUNTS], "Int64"))
-    return result if result["dataset"].notna().any() else result.drop(columns="dataset")
+    return result.astype(dict.fromkeys(["eps", *COUNTS], "Int64"))
 
 
 def _check(scores: pd.DataFrame) -> None:
@@ -109,8 +107,7 @@ def _row(scores: pd.DataFrame, row: Mapping[str, Any], reference: str) -> dict[s
     clean_accuracy = 100 * clean["accuracy"].groupby("run").mean()
     targets, runs, networks = (len(values) for values in grid)
     result = {
-        **{name: row.get(name) for name in ("dataset", "condition", "instance")},
-        **{name: row[name] for name in ("method", "attack", "eps")},
+        **{name: row[name] for name in ("condition", "instance", "method", "attack", "eps")},
         "accuracy_mean": 100 * cells["accuracy"].mean(),
         "accuracy_std": 100 * cells["accuracy"].std(ddof=0),
         **_success(cells, ""),
@@ -253,7 +250,6 @@ def _composed(row: Mapping[Any, Any]) -> dict[str, str]:
     tested = not pd.isna(row["p_vs_dm"])
     p = f"{row['p_vs_dm']:.3f} ({row['hit_by_dm_only']}/{row['hit_by_this_only']})"
     return {
-        **({"Data": _escaped(row["dataset"])} if "dataset" in row else {}),
         "Method": _escaped(row["method"]),
         "Attack": _escaped(row["attack"]),
         "eps": "–" if pd.isna(row["eps"]) else f"{row['eps']}/255",

@@ -183,6 +183,7 @@ def test_estimators_take_the_options_that_the_config_gives_them():
 # --- what the schema cannot see --------------------------------------------------------------
 
 FAULTS = [
+    ([("estimators.dm.label", "RDM-DC")], r"estimators\.rdm_dc: its label .RDM-DC. is that of"),
     ([("panels.pair", ["dm", "krum"])], r"panels\.pair: no estimators entry is named 'krum'"),
     ([("estimators.rdm_dc.drop", "1")], r"estimators\.rdm_dc: drop 1 takes 16 .* lower it"),
     ([("estimators.rdm_dc.drop", "15/16")], None),

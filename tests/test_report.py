@@ -217,12 +217,11 @@ def test_other_conditions_and_the_clean_rows_of_other_targets_do_not_matter() ->
 
 
 def test_rows_keep_their_order_and_labels() -> None:
-    rows = [entry("rdm", method="RDM-DC", eps=None), entry("dm", dataset="emoji", eps=128)]
+    rows = [entry("rdm", method="RDM-DC", eps=None), entry("dm", eps=128)]
     table = report.table(example(), rows, "dm")
     assert list(table.columns) == report.COLUMNS
     assert table["method"].tolist() == ["RDM-DC", "DM"]
     assert table["eps"].isna().tolist() == [True, False]
-    assert "dataset" not in report.table(example(), [entry()], "dm")
 
 
 def drop(condition: str, **where: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
@@ -310,14 +309,14 @@ def test_csv_keeps_the_numbers() -> None:
 
 
 def test_markdown_is_padded_and_explained() -> None:
-    rows = [entry("rdm", method="a|b", dataset="emoji"), entry("dm", eps=None, dataset="emoji")]
+    rows = [entry("rdm", method="a|b"), entry("dm", eps=None)]
     table = report.table(example(), rows, "dm")
     text = report.markdown(table, "Table 2", "The default preset is not the paper's.")
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert text.startswith("# Table 2\n\n|")
     assert len(lines) == 4
     assert len({len(line) for line in lines}) == 1
-    assert lines[2].startswith(r"| emoji | a\|b")
+    assert lines[2].startswith(r"| a\|b")
     row = table.iloc[0]
     hit = f"hit {row['targets_hit']}/{row['targets']}"
     asr = f"{row['asr_mean']:.1f} ± {row['asr_std']:.1f}, {hit} [{row['asr_low']:.1f},"
@@ -326,4 +325,3 @@ def test_markdown_is_padded_and_explained() -> None:
     assert "64/255" in lines[2] and "| – " in lines[3]
     assert "5 × 5 × 3" in lines[2]
     assert "The default preset is not the paper's.\n\n" + report.EXPLANATION in text
-    assert "| Data" not in report.markdown(report.table(example(), [entry()], "dm"), "T", "")

@@ -103,6 +103,7 @@ rule poison:
         "results/{preset}/logs/{condition}/target={target}/poisons.log",
     benchmark:
         "results/{preset}/benchmarks/{condition}/target={target}/poisons.tsv"
+    priority: 2  # the longest chains first, so that no core waits at the end
     threads: config["threads"]
     resources:
         gpu=GPUS,
@@ -147,6 +148,7 @@ for panel, instances in config["panels"].items():
             f"results/{{preset}}/logs/{{case}}/run={{run}}/{panel}.condense.log",
         benchmark:
             f"results/{{preset}}/benchmarks/{{case}}/run={{run}}/{panel}.condense.tsv"
+        priority: 1
         wildcard_constraints:
             case=case_pattern(panel),
         threads: config["threads"]
