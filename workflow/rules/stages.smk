@@ -148,9 +148,9 @@ for panel, instances in config["panels"].items():
             f"results/{{preset}}/logs/{{case}}/run={{run}}/{panel}.condense.log",
         benchmark:
             f"results/{{preset}}/benchmarks/{{case}}/run={{run}}/{panel}.condense.tsv"
-        priority: 1
         wildcard_constraints:
             case=case_pattern(panel),
+        priority: 1
         threads: config["threads"]
         resources:
             gpu=GPUS,
