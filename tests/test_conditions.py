@@ -184,6 +184,12 @@ def test_estimators_take_the_options_that_the_config_gives_them():
 
 FAULTS = [
     ([("estimators.dm.label", "RDM-DC")], r"estimators\.rdm_dc: its label .RDM-DC. is that of"),
+    (
+        [("conditions.dm_64.targets", [1])],
+        r"figures\.target: dm_64 has no target of seed 0; it has 1",
+    ),
+    ([("conditions.gm_64.targets", [1])], None),
+    ([("conditions.gm_64.targets", [1, 7])], r"gm_64\.targets: \[7\] are not among"),
     ([("panels.pair", ["dm", "krum"])], r"panels\.pair: no estimators entry is named 'krum'"),
     ([("estimators.rdm_dc.drop", "1")], r"estimators\.rdm_dc: drop 1 takes 16 .* lower it"),
     ([("estimators.rdm_dc.drop", "15/16")], None),
@@ -192,7 +198,10 @@ FAULTS = [
         [("estimators.rdm_dc.drop", "9/10"), ("conditions.clean.condense", {"batch": 5})],
         r"estimators\.rdm_dc: drop 9/10 takes 5 of a batch of 5",
     ),
-    ([("conditions.clean.eps", 3)], r"conditions\.clean: without an attack eps, poisons and"),
+    (
+        [("conditions.clean.eps", 3)],
+        r"conditions\.clean: without an attack eps, poisons, clean and targets",
+    ),
     ([("conditions.dm_64.poisons", GONE)], r"conditions\.dm_64: an attack needs poisons"),
     ([("conditions.dm_64.clean", GONE)], r"conditions\.dm_64: .* name of a clean condition"),
     ([("conditions.dm_64.eps", GONE)], r"conditions\.dm_64: every attack needs eps"),
@@ -232,7 +241,7 @@ FAULTS = [
     ([("figures.condition", "x")], r"figures\.condition: no conditions entry is named 'x'"),
     ([("figures.condition", "clean")], r"figures\.condition: clean has no poisons"),
     ([("figures.table", "table9")], r"figures\.table: no tables entry is named 'table9'"),
-    ([("figures.target", 2)], r"figures\.target: no target has the seed 2; there are 0, 1"),
+    ([("figures.target", 2)], r"figures\.target: dm_64 has no target of seed 2; it has 0, 1"),
     ([("figures.run", 1)], r"figures\.run: 1 is outside 0\.\.0"),
 ]
 

@@ -464,14 +464,15 @@ def worked_out(settings):
         (shown, i) for panel in conditions[shown]["panels"] for i in settings["panels"][panel]
     }
     attacked = {name for name, _ in asked if conditions[name]["attack"] != "none"}
-    jobs = Counter({"data": 1, "target": targets, "poison": targets * len(attacked), **FIGURES})
+    hit = {name: len(conditions[name].get("targets", settings["targets"])) for name in attacked}
+    jobs = Counter({"data": 1, "target": targets, "poison": sum(hit.values()), **FIGURES})
     jobs.update(table=len(settings["tables"]), all=1)
     if any(conditions[name]["attack"] == "gradient_matching" for name in attacked):
         jobs["victim"] = len(settings["pretrain"]["epochs"])
     for panel, instances in settings["panels"].items():
         for name in {name for name, instance in asked if instance in instances}:
             if panel in conditions[name]["panels"]:
-                cells = runs * (targets if name in attacked else 1)
+                cells = runs * hit.get(name, 1)
                 jobs.update({f"condense_{panel}": cells, f"evaluate_{panel}": cells})
     return jobs
 
