@@ -15,6 +15,7 @@ from rdmdc import artifacts, attacks, datasets, networks, targets
 from rdmdc.artifacts import Provenance
 from rdmdc.attacks import Crafting, Scene
 from rdmdc.condense import Condensation, condense
+from rdmdc.conditions import condition_of
 from rdmdc.errors import InputError
 from rdmdc.evaluate import evaluate
 from rdmdc.networks import ConvNet, NetworkError
@@ -131,8 +132,9 @@ def scores(args: argparse.Namespace) -> None:
             options["device"],
             Progress(f"evaluate {instance}"),
         )
-        condition = options["case"].split("/")[0]
-        rows = rows.assign(condition=condition, run=options["run"], instance=instance)
+        rows = rows.assign(
+            condition=condition_of(options["case"]), run=options["run"], instance=instance
+        )
         own = {key: value for key, value in options.items() if key != "instances"}
         mine = replace(provenance, inputs=inputs, options=own | {"instance": instance})
         artifacts.save_rows(args.folder / f"{instance}.scores.parquet", "scores", rows, mine)
