@@ -40,15 +40,10 @@ def draw(strategy: Sequence[str], groups: int, generator: Generator, *, shared: 
 def augment(inputs: Tensor, draws: Draw) -> Tensor:
     """Apply each group's draw to inputs (G, n, C, H, W), differentiably."""
     uniforms = draws.uniforms.to(inputs.device)
-    names = sorted(set(draws.operations))
-    if len(names) == 1:
-        return OPERATIONS[names[0]](inputs, uniforms)
-    order = sorted(range(len(draws.operations)), key=draws.operations.__getitem__)
-    parts = []
-    for name in names:
-        groups = [g for g in order if draws.operations[g] == name]
-        parts.append(OPERATIONS[name](inputs[groups], uniforms[groups]))
-    return torch.cat(parts)[torch.tensor(order).argsort().to(inputs.device)]
+    if len(set(draws.operations)) == 1:
+        return OPERATIONS[draws.operations[0]](inputs, uniforms)
+    parts = zip(draws.operations, inputs.split(1), uniforms.split(1), strict=True)
+    return torch.cat([OPERATIONS[name](group, numbers) for name, group, numbers in parts])
 
 
 def identity(inputs: Tensor, uniforms: Tensor) -> Tensor:

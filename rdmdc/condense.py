@@ -23,7 +23,8 @@ from rdmdc.progress import OnStep
 from rdmdc.randomness import generator
 from rdmdc.records import LabelledImages, PoisonSet, RecordError, SyntheticSet
 
-REAL_BLOCK = 4096  # real images whose embeddings are held at once: bounds memory at many classes
+# real images at once: on a CPU so few that they and their embeddings stay in its cache
+REAL_BLOCK = {"cpu": 512, "cuda": 4096}
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def _calibrated_means(
     rows of its trace, a class each."""
     means: dict[str, list[Tensor]] = {name: [] for name in panel}
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in panel}
-    for block in torch.arange(len(source.counts)).split(max(1, REAL_BLOCK // source.batch)):
+    for block in torch.arange(len(source.counts)).split(max(1, REAL_BLOCK[device] // source.batch)):
         classes = block.tolist()
         embeddings, poisoned = _real_embeddings(source, network, iteration, classes, device)
         for name, instance in panel.items():

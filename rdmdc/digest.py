@@ -2,11 +2,12 @@
 
 Snakemake does not see that a Python module changed. A digest hashes the syntax trees, without
 docstrings and comments, of all definitions of this package that can be reached by name from given
-ones. It reads the source and imports nothing.
+ones, and the C that they call. It reads the source and imports nothing.
 """
 
 import ast
 import hashlib
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,10 @@ REGISTRIES = {
 }
 """Tables from names to functions: not followed, so that a new entry changes no digest. A job
 names the entries that it uses."""
+
+
+SOURCES = {"native.SOURCE": "convnet.c"}
+"""Definitions that stand for a file in C: its code, without comments, is what they are."""
 
 
 class DigestError(LookupError):
@@ -120,6 +125,9 @@ def _imported(statement: ast.stmt | None, name: str) -> str | None:
 
 @cache
 def _dump(name: str) -> str:
+    if name in SOURCES:
+        code = (PACKAGE / SOURCES[name]).read_text()
+        return " ".join(re.sub(r"/\*.*?\*/", " ", code, flags=re.DOTALL).split())
     return ast.unparse(_without_docstrings(_definition(name)))
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from rdmdc import rates
+from rdmdc.native import sort_samples
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,16 @@ def median(embeddings: Tensor, generators: Sequence[Generator]) -> Estimate:
 
     Of an even N it is the mean of the two middle values, as numpy's, not torch's lower one.
     """
-    ordered = embeddings.transpose(1, 2).sort(dim=2).values
+    ordered = sort_samples(embeddings)
     n = embeddings.shape[1]
-    return Estimate((ordered[..., (n - 1) // 2] + ordered[..., n // 2]) / 2, None)
+    return Estimate((ordered[:, (n - 1) // 2] + ordered[:, n // 2]) / 2, None)
 
 
 def trimmed_mean(embeddings: Tensor, generators: Sequence[Generator], *, drop: str) -> Estimate:
     """Coordinate-wise mean without the ⌊k/2⌋ smallest and ⌊k/2⌋ largest (§4.5), k = ⌈drop · N⌉."""
     n = embeddings.shape[1]
     side = rates.dropped(drop, n) // 2
-    ordered = embeddings.transpose(1, 2).sort(dim=2).values
-    return Estimate(ordered[..., side : n - side].mean(2), None)
+    return Estimate(sort_samples(embeddings)[:, side : n - side].mean(1), None)
 
 
 def truncated_mean(embeddings: Tensor, generators: Sequence[Generator], *, drop: str) -> Estimate:
@@ -71,15 +71,23 @@ def spectral_mean(
 def top_direction(centred: Tensor, generators: Sequence[Generator], iterations: int) -> Tensor:
     """The power method (Alg. 5) on the covariance of centred (B, N, D): unit vectors (B, D).
 
-    It multiplies by X and Xᵀ in turn and never forms the D × D covariance; the factor 1 / (N − 1)
-    cancels in the normalisation. A batch without spread gives zeros.
+    (XᵀX)ⁱ v = Xᵀ (XXᵀ)ⁱ⁻¹ X v: all steps but the ends are products with the N × N Gram matrix, and
+    the D × D covariance is never formed; the factor 1 / (N − 1) cancels in the normalisation. A
+    batch without spread gives zeros.
     """
     start = torch.stack([torch.randn(centred.shape[2], generator=g) for g in generators])
-    v = start.to(centred).unsqueeze(2)
-    for _ in range(iterations):
-        v = torch.bmm(centred.transpose(1, 2), torch.bmm(centred, v))
-        v = torch.nn.functional.normalize(v, dim=1, eps=torch.finfo(v.dtype).tiny)
-    return v.squeeze(2)
+    transposed = centred.transpose(1, 2)
+    u = _unit(torch.bmm(centred, start.to(centred).unsqueeze(2)))
+    if iterations > 1:
+        gram = torch.bmm(centred, transposed)
+        for _ in range(iterations - 1):
+            u = _unit(torch.bmm(gram, u))
+    return _unit(torch.bmm(transposed, u)).squeeze(2)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """Vectors (B, n, 1) at length one; zeros stay zeros."""
+    return torch.nn.functional.normalize(vectors, dim=1, eps=torch.finfo(vectors.dtype).tiny)
 
 
 def random_mean(embeddings: Tensor, generators: Sequence[Generator], *, drop: str) -> Estimate:

@@ -4,20 +4,16 @@ Weights are a dict of tensors, which is what safetensors holds, an optimiser tak
 network is: Φ_θ with θ ~ P_θ (Eq. 2) is ``network.embed(network.draw(generator), inputs)``.
 """
 
-import os
-import shutil
-import sys
-import sysconfig
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import sqrt
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from rdmdc import native
 from rdmdc.errors import InputError
 
 # images at once: on a CPU so few that their activations stay in its cache
@@ -32,33 +28,19 @@ class NetworkError(InputError):
 
 
 @dataclass(frozen=True)
-class ConvNet:
+class ConvNet(native.Sizes):
     """``depth`` blocks of 3 × 3 convolution, instance norm, ReLU, 2 × 2 average pool; one linear.
 
     The embedding Φ is the last block, flattened: D = width · (side / 2^depth)², 2048 for 128 × 4².
     Images whose side is no multiple of 2^depth are padded before the first block, 28 to 32.
     """
 
-    channels: int
-    side: int
-    classes: int
-    width: int
-    depth: int
-
     def __post_init__(self) -> None:
-        if self._padded() - self.side > self.side // 2 or (self._padded() - self.side) % 2:
+        if self.padded - self.side > self.side // 2 or (self.padded - self.side) % 2:
             raise NetworkError(
                 f"network.depth {self.depth} does not fit images of side {self.side};"
                 f" choose a side that {2**self.depth} divides, or a smaller depth"
             )
-
-    def _padded(self) -> int:
-        return -(-self.side // 2**self.depth) * 2**self.depth
-
-    @property
-    def features(self) -> int:
-        """D, the embedding's length."""
-        return self.width * (self._padded() // 2**self.depth) ** 2
 
     def draw(self, generator: Generator) -> Weights:
         """Random weights in PyTorch's default initialisation: U(±1/√fan-in), norms one and zero."""
@@ -79,7 +61,7 @@ class ConvNet:
     def embed(self, weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
         """Embeddings (N, D) of normalised inputs (N, C, H, W), all at once, differentiable."""
         x = inputs.contiguous(memory_format=torch.channels_last)
-        padding = 1 + (self._padded() - self.side) // 2
+        padding = 1 + (self.padded - self.side) // 2
         for block in range(self.depth):
             x = F.conv2d(
                 x,
@@ -123,25 +105,28 @@ def to(weights: Mapping[str, Tensor], device: torch.device | str) -> Weights:
 
 
 def embed(network: ConvNet, weights: Mapping[str, Tensor], inputs: Tensor, chunk: int) -> Tensor:
-    """Embeddings (N, D), differentiable once, so many inputs at a time."""
-    return _in_chunks(network, "embed", weights, inputs, chunk)
+    """Embeddings (N, D), differentiable once; where they run uncompiled, so many at a time."""
+    if native.running and native.supports(network, inputs.device.type):
+        return native.embed(network, weights, inputs)
+    return _in_chunks(network, weights, inputs, chunk)
 
 
 def logits(network: ConvNet, weights: Mapping[str, Tensor], inputs: Tensor, chunk: int) -> Tensor:
-    """Class scores (N, classes), differentiable once, so many inputs at a time."""
-    return _in_chunks(network, "logits", weights, inputs, chunk)
+    """Class scores (N, classes), differentiable once."""
+    embeddings = embed(network, weights, inputs, chunk)
+    return F.linear(embeddings, weights["linear.weight"], weights["linear.bias"])
 
 
 @torch.no_grad()
 def embed_all(network: ConvNet, weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """Embeddings (N, D) without gradients."""
-    return _in_chunks(network, "embed", weights, inputs, CHUNK[inputs.device.type])
+    return embed(network, weights, inputs, CHUNK[inputs.device.type])
 
 
 @torch.no_grad()
 def logits_all(network: ConvNet, weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """Class scores (N, classes) without gradients."""
-    return _in_chunks(network, "logits", weights, inputs, CHUNK[inputs.device.type])
+    return logits(network, weights, inputs, CHUNK[inputs.device.type])
 
 
 def even_chunk(count: int, each: int, device: str) -> int:
@@ -154,69 +139,40 @@ def even_chunk(count: int, each: int, device: str) -> int:
 
 
 def _in_chunks(
-    network: ConvNet, method: str, weights: Mapping[str, Tensor], inputs: Tensor, chunk: int
+    network: ConvNet, weights: Mapping[str, Tensor], inputs: Tensor, chunk: int
 ) -> Tensor:
-    """Run a method chunk by chunk. The last chunk is padded with zeros, which no output sees: one
-    shape is compiled, and an input's result does not depend on how many follow it."""
-    run = _runner(network, method, chunk, inputs.device.type)
+    """Embed chunk by chunk. The last chunk is padded with zeros, which no output sees: one shape
+    is compiled, and an input's result does not depend on how many follow it."""
+    on_gpu = inputs.device.type == "cuda"
+    run = _compiled(network, chunk) if _compiling and on_gpu else network.embed
     missing = -len(inputs) % chunk
     padded = F.pad(inputs, (0, 0) * (inputs.ndim - 1) + (0, missing)) if missing else inputs
     return torch.cat([run(weights, part) for part in padded.split(chunk)])[: len(inputs)]
 
 
-Run = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 _compiling = False
 
 
-def compiling(wanted: bool) -> str | None:
-    """Compile networks from now on, or not; the reason why not where it is wanted and cannot be.
+def compiling(wanted: bool, device: str, width: int) -> str | None:
+    """Run networks compiled from now on, or not; the reason why not where it cannot be.
 
-    Compiled and eager networks differ in rounding only. Compilation takes half a minute a shape,
-    once a machine: it is kept on disk, in TORCHINDUCTOR_CACHE_DIR or the user's cache folder.
+    On a CPU they run by ``convnet.c``, on a GPU by torch.compile; both differ from the uncompiled
+    ones in rounding only. What was compiled is kept on disk, in the user's cache folder.
     """
     global _compiling
-    reason = _cannot_compile() if wanted else None
+    reason = None
+    if wanted and device == "cpu":
+        reason = native.cannot(width)
     _compiling = wanted and reason is None
+    native.running = _compiling and device == "cpu"
     return reason
 
 
-def _cannot_compile() -> str | None:
-    """Why torch.compile could not work here: it needs a compiler, Python's headers, a cache."""
-    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
-    headers = Path(sysconfig.get_path("include"), "Python.h")
-    if shutil.which(compiler) is None:
-        return f"there is no C++ compiler {compiler}"
-    if not headers.is_file():
-        return f"Python's headers are not installed ({headers})"
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    try:
-        folder = Path(cache, "rdmdc", "inductor").expanduser()
-        folder = Path(os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder)))
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError) as error:
-        return f"there is no folder for its cache ({error}); set TORCHINDUCTOR_CACHE_DIR"
-    if not os.access(folder, os.W_OK):
-        return f"its cache {folder} cannot be written; set TORCHINDUCTOR_CACHE_DIR"
-    return None
-
-
-def _runner(network: ConvNet, method: str, count: int, device: str) -> Run:
-    """A network's method for ``count`` inputs: compiled or as it is written."""
-    plain: Run = getattr(network, method)
-    return _compiled(network, method, count, device) if _compiling else plain
-
-
 @cache
-def _compiled(network: ConvNet, method: str, count: int, device: str) -> Run:
+def _compiled(network: ConvNet, count: int) -> Callable[[Mapping[str, Tensor], Tensor], Tensor]:
     # a function of its own for every shape: torch gives up on one that meets too many
-    return torch.compile(_copy(getattr(network, method)), fullgraph=True, dynamic=False)
-
-
-def _copy(method: Run) -> Run:
-    """The method under a code object of its own, so that shapes do not share a compile limit."""
-
     def run(weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-        return method(weights, inputs)
+        return network.embed(weights, inputs)
 
     run.__code__ = run.__code__.replace()
-    return run
+    return torch.compile(run, fullgraph=True, dynamic=False)

@@ -144,13 +144,13 @@ def _begin(args: argparse.Namespace, inputs: list[Path]) -> Provenance:
     """Set up torch as the options say, note the start and the inputs."""
     if args.options.get("device") == "cuda" and not torch.cuda.is_available():
         raise InputError("device is cuda, but torch sees no CUDA device here; set device: cpu")
-    if "threads" in args.options:
-        torch.set_num_threads(args.options["threads"])
-        reason = networks.compiling(args.options["compile"])
+    options = args.options
+    if "threads" in options:
+        torch.set_num_threads(options["threads"])
+        width = options["network"]["width"]
+        reason = networks.compiling(options["compile"], options["device"], width)
         if reason is not None:
-            print(
-                f"compile: {reason}; networks run uncompiled, about half as fast", file=sys.stderr
-            )
+            print(f"compile: {reason}; networks run uncompiled, much slower", file=sys.stderr)
     return Provenance.begin(args.stage, args.options, args.code, inputs)
 
 

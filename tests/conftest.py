@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from rdmdc import networks
 from rdmdc.networks import ConvNet
 from rdmdc.records import LabelledImages, Normalisation, Target
 
@@ -51,3 +52,12 @@ def target(test):
 def quiet():
     """Progress that nobody looks at."""
     return lambda done, total, loss: None
+
+
+@pytest.fixture
+def compiled():
+    """Networks of 16 channels and more run by convnet.c for a test, skipped where they cannot."""
+    if reason := networks.compiling(True, "cpu", 16):
+        pytest.skip(f"cannot compile: {reason}")
+    yield
+    networks.compiling(False, "cpu", 16)

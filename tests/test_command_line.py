@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from rdmdc import artifacts, conditions, networks, progress
+from rdmdc import artifacts, conditions, native, progress
 from rdmdc.__main__ import COMMANDS, main
 from rdmdc.conditions import as_argument
 from rdmdc.progress import Progress
@@ -47,6 +47,7 @@ CONFIG = edited(
     ("dataset.per_class", {"train": 20, "test": 10}),
     ("dataset.size", 8),
     ("network", {"width": 4, "depth": 2}),
+    ("compile", False),
     ("targets", [0]),
     ("condense.batch", 8),
     ("condense.iterations", 3),
@@ -379,32 +380,37 @@ def test_misuse(words, fault, capsys):
 # --- compilation -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("missing", ["compiler", "headers"])
-def test_compilation_that_cannot_be(world, tmp_path, capsys, monkeypatch, missing):
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [
+        ("cc-of-mine", "there is no C compiler cc-of-mine"),
+        ("false", "false fails: exit code 1"),
+    ],
+)
+def test_compilation_that_cannot_be(world, tmp_path, capsys, monkeypatch, compiler, reason):
     """The stage says why, once, and computes without it."""
-    monkeypatch.setattr(networks, "_compiling", False)
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setenv("CXX", "c++-of-mine")
-    if missing == "compiler":
-        monkeypatch.setattr(networks.shutil, "which", lambda name: None)
-        reason = "there is no C++ compiler c++-of-mine"
-    else:
-        monkeypatch.setattr(networks.shutil, "which", lambda name: name)
-        monkeypatch.setattr(networks.sysconfig, "get_path", lambda name: str(tmp_path / name))
-        reason = f"Python's headers are not installed ({tmp_path}/include/Python.h)"
-    assert networks.compiling(True) == reason
-    assert networks.compiling(False) is None
+    monkeypatch.setenv("CC", compiler)
+    native.library.cache_clear()
+    config = edited(CONFIG, ("compile", True), ("network", {"width": 16, "depth": 2}))
+    _says_why(world, tmp_path, capsys, config, reason)
 
+
+def test_compilation_of_an_odd_width(world, tmp_path, capsys):
     config = edited(CONFIG, ("compile", True))
-    assert main(jobs(config, world.folder, tmp_path)["victim 1"]) == 0
+    _says_why(world, tmp_path, capsys, config, "network.width 4 is no multiple of 16")
+
+
+def _says_why(world, folder, capsys, config, reason):
+    assert main(jobs(config, world.folder, folder)["victim 1"]) == 0
     said = capsys.readouterr().err.splitlines()
-    assert said[0] == f"compile: {reason}; networks run uncompiled, about half as fast"
+    assert said[0] == f"compile: {reason}; networks run uncompiled, much slower"
     assert all(STEP.fullmatch(line) for line in said[1:])
-    made, plain = (
-        artifacts.load_weights(folder / "victims/epochs=1.safetensors")
-        for folder in (tmp_path, world.folder)
+    plain = folder / "plain"
+    assert main(jobs(edited(config, ("compile", False)), world.folder, plain)["victim 1"]) == 0
+    one, other = (
+        artifacts.load_weights(where / "victims/epochs=1.safetensors") for where in (folder, plain)
     )
-    assert all(made[name].equal(plain[name]) for name in plain)
+    assert all(one[name].equal(other[name]) for name in other)
 
 
 # --- progress --------------------------------------------------------------------------------

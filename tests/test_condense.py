@@ -1,6 +1,5 @@
 """Condensation against Alg. 3 as a textbook would write it, and what a panel promises."""
 
-import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 import torch
 
 from rdmdc import condense as module
-from rdmdc import networks
+from rdmdc import native, networks
 from rdmdc.augment import Draw, augment, draw
 from rdmdc.condense import Condensation, condense
 from rdmdc.estimators import ESTIMATORS
@@ -162,20 +161,17 @@ def test_alone_is_as_in_a_panel_bit_for_bit(run, name):
     pd.testing.assert_frame_equal(alone[1], panel[name][1], check_exact=True)
 
 
-def test_alone_is_as_in_a_panel_bit_for_bit_compiled(run):
-    if (reason := networks.compiling(True)) is not None:
-        pytest.skip(f"cannot compile: {reason}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's own, while it compiles
-            panel = run()
-            for name in PANEL:
-                assert torch.equal(run({name: PANEL[name]})[name][0].inputs, panel[name][0].inputs)
-    finally:
-        networks.compiling(False)
-    eager = run()
-    assert not torch.equal(eager["dm"][0].inputs, panel["dm"][0].inputs)  # it did compile
-    torch.testing.assert_close(eager["dm"][0].inputs, panel["dm"][0].inputs, rtol=1e-4, atol=1e-4)
+def test_alone_is_as_in_a_panel_bit_for_bit_compiled(run, compiled):
+    wide = ConvNet(3, 8, 3, width=16, depth=2)
+    panel = run(network=wide)
+    for name in PANEL:
+        assert torch.equal(
+            run({name: PANEL[name]}, network=wide)[name][0].inputs, panel[name][0].inputs
+        )
+    native.running = False
+    plain = run(network=wide)
+    assert not torch.equal(plain["dm"][0].inputs, panel["dm"][0].inputs)  # it did run compiled
+    torch.testing.assert_close(plain["dm"][0].inputs, panel["dm"][0].inputs, rtol=1e-4, atol=1e-4)
 
 
 def test_instances_differ_and_twins_do_not(run):
@@ -230,7 +226,7 @@ def test_results_do_not_depend_on_blocks(run, quiet, monkeypatch, real_block, gr
         return run(panel, train=seven, poisons=poisons, network=net, batch=4)
 
     whole = made()
-    monkeypatch.setattr(module, "REAL_BLOCK", real_block)
+    monkeypatch.setitem(module.REAL_BLOCK, "cpu", real_block)
     monkeypatch.setitem(networks.GRADIENT_CHUNK, "cpu", gradient_chunk)
     for name, (synthetic, trace) in made().items():
         torch.testing.assert_close(synthetic.inputs, whole[name][0].inputs, rtol=0, atol=1e-5)

@@ -91,7 +91,7 @@ def made_up(package, monkeypatch):
 
 @pytest.fixture
 def copied(package):
-    for path in PACKAGE.glob("*.py"):
+    for path in (*PACKAGE.glob("*.py"), *PACKAGE.glob("*.c")):
         shutil.copy(path, package)
     return package
 
@@ -223,6 +223,7 @@ def alter(folder, name):
         (MEAN, "augment.augment", True),
         (MEAN, "networks.ConvNet.embed", True),
         (MEAN, "networks.embed_all", True),
+        (MEAN, "native.embed", True),
         (MEAN, "records.Normalisation.normalise", True),
         (MEAN, "randomness.generator", True),
         (MEAN, "deviation.trace_rows", True),
@@ -249,6 +250,17 @@ def test_what_a_stage_reaches(copied, roots, name, shows):
     before = digest.digest(*roots)
     alter(copied, name)
     assert (digest.digest(*roots) != before) == shows
+
+
+def test_c_code_shows_and_its_comments_do_not(copied):
+    before = digest.digest(*MEAN)
+    source = copied / "convnet.c"
+    source.write_text("/* a word\n more */" + source.read_text())
+    forget()
+    assert digest.digest(*MEAN) == before
+    source.write_text(source.read_text().replace("0.25f", "0.5f", 1))
+    forget()
+    assert digest.digest(*MEAN) != before
 
 
 def test_an_appended_estimator_changes_no_digest(copied):

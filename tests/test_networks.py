@@ -1,7 +1,5 @@
 """The ConvNet against a forward pass written in numpy, its random weights against torch.nn's."""
 
-import warnings
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,6 @@ from scipy.stats import ks_2samp
 
 from rdmdc import networks
 from rdmdc.networks import ConvNet, NetworkError
-from rdmdc.randomness import generator
 
 # channels, side, classes, width, depth; the padding of the first block
 CASES = [
@@ -229,42 +226,6 @@ def test_memory_order_of_inputs_does_not_matter():
     other = images.contiguous(memory_format=torch.channels_last)
     for changed in (weights, networks.to(weights, "cpu")):
         torch.testing.assert_close(network.embed(changed, other), expected, rtol=1e-5, atol=1e-5)
-
-
-# --- compiled ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def compiled():
-    """Compilation on for a test, skipped where there is no compiler."""
-    reason = networks.compiling(True)
-    if reason is not None:
-        pytest.skip(f"cannot compile: {reason}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own, while it compiles
-        yield
-    networks.compiling(False)
-
-
-def test_compiled_networks_are_the_eager_ones_up_to_rounding(compiled):
-    network = ConvNet(3, 8, 5, 6, 2)
-    weights = networks.to(network.draw(generator("compiled")), "cpu")
-    inputs = torch.randn(21, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-
-    def gradient(logits):
-        leaf = inputs.clone().requires_grad_()
-        return torch.autograd.grad(logits(leaf).square().sum(), leaf)[0]
-
-    torch.testing.assert_close(
-        networks.logits_all(network, weights, inputs), network.logits(weights, inputs)
-    )
-    torch.testing.assert_close(
-        gradient(lambda leaf: networks.logits(network, weights, leaf, 8)),
-        gradient(lambda leaf: network.logits(weights, leaf)),
-        rtol=1e-4,
-        atol=1e-5,
-    )
-    assert networks._compiled.cache_info().currsize >= 2  # it did compile: two shapes
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,516 @@
+/* The ConvNet of networks.py on a CPU: embeddings, and gradients by images and by weights, fp32.
+
+   Group by group of images, so that activations stay in cache. Activations lie as (image, row,
+   column, channel), a vector is 16 channels. The first block convolves as it is written; the others
+   by Winograd's F(4 x 4, 3 x 3) (Lavin and Gray 2016), with a quarter of the multiplications. Norm,
+   ReLU and pooling follow a channel block while it is in the first cache. A convolution's bias is
+   left out: instance norm takes it away again.
+
+   An image's numbers depend on itself alone: not on the group, the range or the threads. */
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LANES = 16, GROUP = 8, TILE = 36, DEPTH = 8 };
+typedef float vec __attribute__((vector_size(64), aligned(4)));
+typedef int bits __attribute__((vector_size(64)));
+
+static const float EPSILON = 1e-5f; /* of the norm, as torch's */
+
+typedef struct {
+    int depth, side, pad, channels, width; /* side: of the padded input, without the kernel's border */
+    const float *first;                    /* (9 C, O): kernels of the first block */
+    const float *first_back;               /* (O, 32 n): the same for the gradient, 9 C padded */
+    const float *kernels[DEPTH];           /* (36, O / panel, C, panel): transformed; from block 1 */
+    const float *kernels_back[DEPTH];      /* the same, turned round, for the gradient */
+    const float *gain[DEPTH], *shift[DEPTH]; /* (O): the norms' weight and bias */
+} Net;
+
+typedef struct { /* what forward keeps for backward, (image, ...) each; NULL: nothing is kept */
+    float *pooled[DEPTH];     /* (h/2, w/2, O): what the next block reads */
+    float *normalised[DEPTH]; /* (h, w, O): before gain and shift */
+    float *scale[DEPTH];      /* (O): 1 / standard deviation */
+} Kept;
+
+typedef struct { /* sums over the images of a range */
+    float *first;          /* (9 C, O) */
+    float *kernels[DEPTH]; /* (36, C, O), transformed */
+    float *gain[DEPTH], *shift[DEPTH];
+} Gradients;
+
+static vec load(const float *at) { return *(const vec *)at; }
+static void store(float *at, vec value) { *(vec *)at = value; }
+static vec splat(float value) { return value - (vec){0}; }
+/* value where key is positive, else 0 */
+static vec where_positive(vec key, vec value) { return (vec)((key > 0) & (bits)value); }
+static int least(int a, int b) { return a < b ? a : b; }
+static int panel_of(int outputs) { return outputs % (2 * LANES) ? LANES : 2 * LANES; }
+
+/* --- products ------------------------------------------------------------------------------ */
+
+typedef struct { /* rows of the left factor: where one starts, and its terms in runs */
+    const float *at;
+    long row, run, term;
+    int runs, terms;
+} Left;
+
+/* C (rows, vectors) (+)= left · right, for a fixed number of rows and vectors; in registers */
+static inline __attribute__((always_inline)) void
+tile_product(const int rows, const int vectors, Left left, const float *right, long right_row,
+             float *out, long out_row, int add)
+{
+    vec sum[8][2];
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < vectors; j++)
+            sum[i][j] = add ? load(out + i * out_row + j * LANES) : (vec){0};
+    for (int run = 0; run < left.runs; run++) {
+        const float *at = left.at + run * left.run;
+        for (int term = 0; term < left.terms; term++, at += left.term, right += right_row) {
+            vec b[2];
+            for (int j = 0; j < vectors; j++) b[j] = load(right + j * LANES);
+            for (int i = 0; i < rows; i++) {
+                vec a = splat(at[i * left.row]);
+                for (int j = 0; j < vectors; j++) sum[i][j] += a * b[j];
+            }
+        }
+    }
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < vectors; j++) store(out + i * out_row + j * LANES, sum[i][j]);
+}
+
+#define PRODUCT(rows, vectors) tile_product(rows, vectors, left, right, right_row, out, out_row, add)
+
+/* any number of rows by one panel of 16 or 32 columns */
+static void product(int rows, int panel, Left left, const float *right, long right_row, float *out,
+                    long out_row, int add)
+{
+    for (int step; rows > 0; rows -= step, left.at += step * left.row, out += step * out_row) {
+        step = rows >= 8 ? 8 : rows >= 4 ? 4 : 1;
+        if (panel == LANES) {
+            if (step == 8) PRODUCT(8, 1);
+            else if (step == 4) PRODUCT(4, 1);
+            else PRODUCT(1, 1);
+        } else {
+            if (step == 8) PRODUCT(8, 2);
+            else if (step == 4) PRODUCT(4, 2);
+            else PRODUCT(1, 2);
+        }
+    }
+}
+
+/* --- Winograd's transforms: B', A' and A of F(4, 3) ------------------------------------------ */
+
+static inline void into_domain(const vec d[6], vec t[6])
+{
+    t[0] = 4 * d[0] - 5 * d[2] + d[4];
+    t[1] = (d[3] + d[4]) - 4 * (d[1] + d[2]);
+    t[2] = (d[4] - d[3]) + 4 * (d[1] - d[2]);
+    t[3] = (d[4] - d[2]) + 2 * (d[3] - d[1]);
+    t[4] = (d[4] - d[2]) - 2 * (d[3] - d[1]);
+    t[5] = 4 * d[1] - 5 * d[3] + d[5];
+}
+
+static inline void out_of_domain(const vec m[6], vec y[4])
+{
+    vec sum12 = m[1] + m[2], less12 = m[1] - m[2], sum34 = m[3] + m[4], less34 = m[3] - m[4];
+    y[0] = m[0] + sum12 + sum34;
+    y[1] = less12 + 2 * less34;
+    y[2] = sum12 + 4 * sum34;
+    y[3] = less12 + 8 * less34 + m[5];
+}
+
+static inline void adjoint(const vec y[4], vec m[6])
+{
+    vec even = y[0] + y[2], odd = y[1] + y[3];
+    vec even4 = y[0] + 4 * y[2], odd2 = 2 * y[1] + 8 * y[3];
+    m[0] = y[0];
+    m[1] = even + odd;
+    m[2] = even - odd;
+    m[3] = even4 + odd2;
+    m[4] = even4 - odd2;
+    m[5] = y[3];
+}
+
+/* image (side, side, width) -> tiles (36, tiles of the group, width), from tile `first` on */
+static void tiles_of_image(const float *image, int side, int width, float *tiles, int first,
+                           int count, int is_output)
+{
+    const int size = is_output ? 4 : 6, border = is_output ? 0 : 1, across = (side + 3) / 4;
+    const long plane = (long)count * width;
+    for (int tile = 0; tile < across * across; tile++) {
+        const int top = tile / across * 4 - border, left = tile % across * 4 - border;
+        for (int c = 0; c < width; c += LANES) {
+            vec patch[6][6], half[6][6], line[6], out[6];
+            for (int y = 0; y < size; y++)
+                for (int x = 0; x < size; x++) {
+                    int r = top + y, q = left + x;
+                    int inside = r >= 0 && r < side && q >= 0 && q < side;
+                    patch[y][x] =
+                        inside ? load(image + ((long)r * side + q) * width + c) : (vec){0};
+                }
+            for (int x = 0; x < size; x++) {
+                for (int y = 0; y < size; y++) line[y] = patch[y][x];
+                if (is_output) adjoint(line, out);
+                else into_domain(line, out);
+                for (int y = 0; y < 6; y++) half[y][x] = out[y];
+            }
+            float *to = tiles + (long)(first + tile) * width + c;
+            for (int y = 0; y < 6; y++) {
+                if (is_output) adjoint(half[y], out);
+                else into_domain(half[y], out);
+                for (int x = 0; x < 6; x++) store(to + (y * 6 + x) * plane, out[x]);
+            }
+        }
+    }
+}
+
+/* tiles -> one channel block of an image, (side, side) pixels `pixel` floats apart */
+static void image_of_tiles(const float *tiles, int side, int width, int first, int count,
+                           float *image, long pixel)
+{
+    const int across = (side + 3) / 4;
+    const long plane = (long)count * width;
+    for (int tile = 0; tile < across * across; tile++) {
+        const float *from = tiles + (long)(first + tile) * width;
+        vec half[4][6], line[6], out[4];
+        for (int x = 0; x < 6; x++) {
+            for (int y = 0; y < 6; y++) line[y] = load(from + (y * 6 + x) * plane);
+            out_of_domain(line, out);
+            for (int y = 0; y < 4; y++) half[y][x] = out[y];
+        }
+        const int top = tile / across * 4, left = tile % across * 4;
+        for (int y = 0; y < least(4, side - top); y++) {
+            out_of_domain(half[y], out);
+            for (int x = 0; x < least(4, side - left); x++)
+                store(image + ((long)(top + y) * side + left + x) * pixel, out[x]);
+        }
+    }
+}
+
+/* tiles (36, count, width) · kernels -> products (36, count, width) */
+static void multiply_tiles(const float *tiles, const float *kernels, int count, int width,
+                           float *products)
+{
+    const int panel = panel_of(width);
+    for (int f = 0; f < TILE; f++)
+        for (int o = 0; o < width; o += panel) {
+            Left left = {tiles + (long)f * count * width, width, 0, 1, 1, width};
+            product(count, panel, left, kernels + ((long)f * width + o) * width, panel,
+                    products + (long)f * count * width + o, width, 0);
+        }
+}
+
+/* --- norm, ReLU, 2 x 2 average pool, of one channel block ------------------------------------ */
+
+static void norm_relu_pool(const float *z, long pixel, int side, const float *gain,
+                           const float *shift, float *pooled, long width, float *normalised,
+                           float *scale)
+{
+    const int count = side * side;
+    vec sum = {0}, squares = {0}, deviation = {0};
+    for (int p = 0; p < count; p++) sum += load(z + p * pixel);
+    const vec mean = sum / (float)count;
+    for (int p = 0; p < count; p++) {
+        vec d = load(z + p * pixel) - mean;
+        squares += d * d;
+    }
+    for (int i = 0; i < LANES; i++) deviation[i] = 1 / sqrtf(squares[i] / (float)count + EPSILON);
+    const vec by = load(gain) * deviation, offset = load(shift) - mean * by;
+    for (int y = 0; y < side; y += 2)
+        for (int x = 0; x < side; x += 2) {
+            vec total = {0};
+            for (int i = 0; i < 4; i++) {
+                const long at = (long)(y + i / 2) * side + x + i % 2;
+                vec value = load(z + at * pixel);
+                vec y_value = value * by + offset;
+                total += where_positive(y_value, y_value);
+                if (normalised) store(normalised + at * width, (value - mean) * deviation);
+            }
+            store(pooled + ((long)y / 2 * (side / 2) + x / 2) * width, total * 0.25f);
+        }
+    if (scale) store(scale, deviation);
+}
+
+/* gradient by the pooled values (side/2, side/2) -> by the convolution's (side, side), same width */
+static void pool_relu_norm_back(const float *gradient, const float *normalised, const float *scale,
+                                const float *gain, const float *shift, int side, long width,
+                                float *out, float *gain_sum, float *shift_sum)
+{
+    const float count = (float)(side * side);
+    const vec g = load(gain), s = load(shift);
+    vec sum = {0}, products = {0};
+    for (int y = 0; y < side; y++)
+        for (int x = 0; x < side; x++) {
+            const long at = ((long)y * side + x) * width;
+            vec n = load(normalised + at), y_value = n * g + s;
+            vec d = load(gradient + ((long)y / 2 * (side / 2) + x / 2) * width) * 0.25f;
+            d = where_positive(y_value, d);
+            sum += d;
+            products += d * n;
+            store(out + at, d);
+        }
+    const vec by = g * load(scale), less = sum / count, tilt = products / count;
+    for (int p = 0; p < side * side; p++) {
+        vec d = load(out + p * width), n = load(normalised + p * width);
+        store(out + p * width, (d - less - n * tilt) * by);
+    }
+    if (gain_sum) {
+        store(gain_sum, load(gain_sum) + products);
+        store(shift_sum, load(shift_sum) + sum);
+    }
+}
+
+/* --- the first block ------------------------------------------------------------------------- */
+
+/* image (C, h, w) -> (side + 2, side + 2, C) with zeros around */
+static void pad_image(const Net *net, const float *image, float *padded)
+{
+    const int own = net->side - 2 * net->pad, row = net->side + 2, border = net->pad + 1;
+    memset(padded, 0, sizeof(float) * row * row * net->channels);
+    for (int c = 0; c < net->channels; c++)
+        for (int y = 0; y < own; y++)
+            for (int x = 0; x < own; x++)
+                padded[((y + border) * row + x + border) * net->channels + c] =
+                    image[(c * own + y) * own + x];
+}
+
+static void first_forward(const Net *net, const float *padded, float *z, float *pooled,
+                          float *normalised, float *scale)
+{
+    const int side = net->side, width = net->width, panel = panel_of(width);
+    const int terms = 3 * net->channels;
+    const long row = (long)(side + 2) * net->channels;
+    for (int o = 0; o < width; o += panel) {
+        for (int y = 0; y < side; y++) {
+            Left left = {padded + y * row, net->channels, row, 1, 3, terms};
+            product(side, panel, left, net->first + o, width, z + (long)y * side * panel, panel, 0);
+        }
+        for (int c = 0; c < panel; c += LANES)
+            norm_relu_pool(z + c, panel, side, net->gain[0] + o + c, net->shift[0] + o + c,
+                           pooled + o + c, width, normalised ? normalised + o + c : NULL,
+                           scale ? scale + o + c : NULL);
+    }
+}
+
+/* gradient (side, side, O) -> image's (C, h, w); terms (side, columns) and padded are scratch */
+static void first_back(const Net *net, const float *gradient, float *terms, float *padded,
+                       float *image)
+{
+    const int side = net->side, width = net->width, channels = net->channels;
+    const int row = side + 2, run = 3 * channels;
+    const int columns = (9 * channels + 2 * LANES - 1) / (2 * LANES) * (2 * LANES);
+    memset(padded, 0, sizeof(float) * row * row * channels);
+    for (int y = 0; y < side; y++) {
+        Left left = {gradient + (long)y * side * width, width, 0, 1, 1, width};
+        for (int o = 0; o < columns; o += 2 * LANES)
+            product(side, 2 * LANES, left, net->first_back + o, columns, terms + o, columns, 0);
+        for (int x = 0; x < side; x++)
+            for (int k = 0; k < 3; k++)
+                for (int i = 0; i < run; i++)
+                    padded[((y + k) * row + x) * channels + i] += terms[x * columns + k * run + i];
+    }
+    const int own = side - 2 * net->pad, border = net->pad + 1;
+    for (int c = 0; c < channels; c++)
+        for (int y = 0; y < own; y++)
+            for (int x = 0; x < own; x++)
+                image[(c * own + y) * own + x] =
+                    padded[((y + border) * row + x + border) * channels + c];
+}
+
+static void first_weights(const Net *net, const float *padded, const float *gradient, float *sums)
+{
+    const int side = net->side, width = net->width, channels = net->channels;
+    const int panel = panel_of(width);
+    const long row = (long)(side + 2) * channels;
+    for (int k = 0; k < 3; k++)
+        for (int o = 0; o < width; o += panel) {
+            Left left = {padded + k * row, 1, row, channels, side, side};
+            product(3 * channels, panel, left, gradient + o, width,
+                    sums + (long)k * 3 * channels * width + o, width, 1);
+        }
+}
+
+/* --- the network ----------------------------------------------------------------------------- */
+
+static _Thread_local float *scratch_at;
+static _Thread_local size_t scratch_size;
+
+/* floats that stay with the thread: fresh pages would cost more than the work */
+static float *scratch(size_t floats)
+{
+    if (floats > scratch_size) {
+        free(scratch_at);
+        scratch_at = aligned_alloc(64, (floats * sizeof(float) + 63) / 64 * 64);
+        scratch_size = scratch_at ? floats : 0;
+    }
+    return scratch_at;
+}
+
+static int tiles_across(int side) { return (side + 3) / 4 * ((side + 3) / 4); }
+
+static long round_up(long floats) { return (floats + LANES - 1) / LANES * LANES; }
+
+static float *part(float **kept, int block, long image, long size)
+{
+    return kept[block] ? kept[block] + image * size : NULL;
+}
+
+/* embeddings (n, O h w) of images (n, C, h, w); keeps for backward what `kept` has room for.
+   Returns 0, or 1 where there is no memory. */
+int forward(const Net *net, const float *images, int count, float *embeddings, Kept kept)
+{
+    const int side = net->side, width = net->width;
+    const long padded_size = round_up((long)(side + 2) * (side + 2) * net->channels);
+    const long z_size = (long)side * side * 2 * LANES, image_size = (long)side * side / 4 * width;
+    const long tiles_size = (long)TILE * GROUP * tiles_across(side / 2) * width;
+    float *padded = scratch(padded_size + z_size + 2 * GROUP * image_size + 2 * tiles_size);
+    if (!padded) return 1;
+    float *z = padded + padded_size, *here = z + z_size, *next = here + GROUP * image_size;
+    float *tiles = next + GROUP * image_size, *products = tiles + tiles_size;
+    const int own = side - 2 * net->pad;
+
+    for (int first = 0; first < count; first += GROUP) {
+        const int group = least(GROUP, count - first);
+        float *in = kept.pooled[0] ? kept.pooled[0] + first * image_size : here;
+        for (int n = 0; n < group; n++) {
+            pad_image(net, images + (long)(first + n) * net->channels * own * own, padded);
+            first_forward(net, padded, z, in + n * image_size,
+                          part(kept.normalised, 0, first + n, image_size * 4),
+                          part(kept.scale, 0, first + n, width));
+        }
+        for (int block = 1; block < net->depth; block++) {
+            const int now = side >> block, across = tiles_across(now), all = group * across;
+            const long pixels = (long)now * now * width, less = pixels / 4;
+            float *out = kept.pooled[block] ? kept.pooled[block] + first * less
+                         : in == here       ? next
+                                            : here;
+            for (int n = 0; n < group; n++)
+                tiles_of_image(in + n * pixels, now, width, tiles, n * across, all, 0);
+            multiply_tiles(tiles, net->kernels[block], all, width, products);
+            for (int n = 0; n < group; n++) {
+                float *normalised = part(kept.normalised, block, first + n, pixels);
+                float *scale = part(kept.scale, block, first + n, width);
+                for (int c = 0; c < width; c += LANES) {
+                    image_of_tiles(products + c, now, width, n * across, all, z, LANES);
+                    norm_relu_pool(z, LANES, now, net->gain[block] + c, net->shift[block] + c,
+                                   out + n * less + c, width, normalised ? normalised + c : NULL,
+                                   scale ? scale + c : NULL);
+                }
+            }
+            in = out;
+        }
+        const int last = side >> net->depth, pixels = last * last;
+        for (int n = 0; n < group; n++)
+            for (int p = 0; p < pixels; p++)
+                for (int c = 0; c < width; c++)
+                    embeddings[((long)(first + n) * width + c) * pixels + p] =
+                        in[((long)n * pixels + p) * width + c];
+    }
+    return 0;
+}
+
+/* from the gradient by embeddings: by images (NULL: not wanted), and by weights, added to `sums`
+   (sums->first NULL: not wanted). Returns 0, or 1 where there is no memory. */
+int backward(const Net *net, const float *images, int count, const float *by_embeddings, Kept kept,
+             float *by_images, const Gradients *sums)
+{
+    const int side = net->side, width = net->width, own = side - 2 * net->pad;
+    const long padded_size = round_up((long)(side + 2) * (side + 2) * net->channels);
+    const long z_size = (long)side * side * width, image_size = z_size / 4;
+    const long columns = (9 * net->channels + 2 * LANES - 1) / (2 * LANES) * (2 * LANES);
+    const long tiles_size = (long)TILE * GROUP * tiles_across(side / 2) * width;
+    float *padded = scratch(padded_size + side * columns + z_size + 2 * GROUP * image_size +
+                            3 * tiles_size);
+    if (!padded) return 1;
+    float *terms = padded + padded_size, *z = terms + side * columns, *here = z + z_size;
+    float *next = here + GROUP * image_size, *tiles = next + GROUP * image_size;
+    float *products = tiles + tiles_size, *outer = products + tiles_size;
+    const int trains = sums->first != NULL;
+
+    for (int first = 0; first < count; first += GROUP) {
+        const int group = least(GROUP, count - first);
+        const int last = side >> net->depth, pixels = last * last;
+        for (int n = 0; n < group; n++)
+            for (int p = 0; p < pixels; p++)
+                for (int c = 0; c < width; c++)
+                    here[((long)n * pixels + p) * width + c] =
+                        by_embeddings[((long)(first + n) * width + c) * pixels + p];
+        float *in = here, *out = next;
+        for (int block = net->depth - 1; block >= 0; block--) {
+            const int now = side >> block, across = tiles_across(now), all = group * across;
+            const long size = (long)now * now * width;
+            for (int n = 0; n < group; n++) {
+                const float *normalised = kept.normalised[block] + (first + n) * size;
+                for (int c = 0; c < width; c += LANES)
+                    pool_relu_norm_back(in + n * size / 4 + c, normalised + c,
+                                        kept.scale[block] + (long)(first + n) * width + c,
+                                        net->gain[block] + c, net->shift[block] + c, now, width,
+                                        z + c, trains ? sums->gain[block] + c : NULL,
+                                        trains ? sums->shift[block] + c : NULL);
+                const long image = (long)(first + n) * net->channels * own * own;
+                if (block > 0) {
+                    tiles_of_image(z, now, width, tiles, n * across, all, 0);
+                    if (trains) tiles_of_image(z, now, width, outer, n * across, all, 1);
+                    continue;
+                }
+                if (by_images) first_back(net, z, terms, padded, by_images + image);
+                if (trains) {
+                    pad_image(net, images + image, padded);
+                    first_weights(net, padded, z, sums->first);
+                }
+            }
+            if (block == 0) break;
+            multiply_tiles(tiles, net->kernels_back[block], all, width, products);
+            for (int n = 0; n < group; n++)
+                for (int c = 0; c < width; c += LANES)
+                    image_of_tiles(products + c, now, width, n * across, all, out + n * size + c,
+                                   width);
+            if (trains) {
+                const float *inputs = kept.pooled[block - 1] + first * size;
+                const int panel = panel_of(width);
+                for (int n = 0; n < group; n++)
+                    tiles_of_image(inputs + n * size, now, width, tiles, n * across, all, 0);
+                for (int f = 0; f < TILE; f++)
+                    for (int o = 0; o < width; o += panel) {
+                        Left left = {tiles + (long)f * all * width, 1, 0, width, 1, all};
+                        product(width, panel, left, outer + (long)f * all * width + o, width,
+                                sums->kernels[block] + (long)f * width * width + o, width, 1);
+                    }
+            }
+            float *swap = in;
+            in = out;
+            out = swap;
+        }
+    }
+    return 0;
+}
+
+/* --- order statistics ------------------------------------------------------------------------ */
+
+/* samples (n, D) -> the same, each feature in ascending order; 16 features at a time, by Batcher's
+   odd-even mergesort, whose comparisons do not depend on the values. D is a multiple of 16.
+   Returns 0, or 1 where there is no memory. */
+int sort_samples(const float *samples, int count, long features, float *sorted)
+{
+    int size = 1;
+    while (size < count) size *= 2;
+    vec *v = (vec *)scratch((long)size * LANES);
+    if (!v) return 1;
+    for (long d = 0; d < features; d += LANES) {
+        for (int i = 0; i < size; i++)
+            v[i] = i < count ? load(samples + i * features + d) : splat(INFINITY);
+        for (int p = 1; p < size; p *= 2)
+            for (int k = p; k >= 1; k /= 2)
+                for (int j = k % p; j + k < size; j += 2 * k)
+                    for (int i = j; i < least(j + k, size - k); i++) {
+                        if (i / (2 * p) != (i + k) / (2 * p)) continue;
+                        vec a = v[i], b = v[i + k];
+                        bits swap = a > b;
+                        v[i] = (vec)((swap & (bits)b) | (~swap & (bits)a));
+                        v[i + k] = (vec)((swap & (bits)a) | (~swap & (bits)b));
+                    }
+        for (int i = 0; i < count; i++) store(sorted + i * features + d, v[i]);
+    }
+    return 0;
+}

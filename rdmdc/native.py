@@ -1,0 +1,361 @@
+"""The ConvNet on a CPU by ``convnet.c``, compiled once a machine, behind torch's autograd.
+
+What it computes is `ConvNet.embed`, in another order of sums: single precision differs by 1e-6.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rdmdc.errors import InputError
+
+SOURCE = Path(__file__).with_name("convnet.c")
+FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
+LANES = 16  # channels in a vector, as in convnet.c
+DEPTH = 8  # the most blocks, as in convnet.c
+SLICE = 64  # images whose weights' gradients are summed in one go: fixes the order of the sum
+
+# G of Winograd's F(4, 3): three kernel values to six in the transform's domain
+_G = torch.tensor(
+    [
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ]
+)
+_INTO_DOMAIN = torch.kron(_G, _G)  # (36, 9)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A network's sizes: images (channels, side, side), classes, blocks of so many channels."""
+
+    channels: int
+    side: int
+    classes: int
+    width: int
+    depth: int
+
+    @property
+    def padded(self) -> int:
+        """The side that the first block sees: the next that 2^depth divides."""
+        return -(-self.side // 2**self.depth) * 2**self.depth
+
+    @property
+    def features(self) -> int:
+        """D, the embedding's length."""
+        return self.width * (self.padded // 2**self.depth) ** 2
+
+
+running = False
+"""Whether what has kernels here runs by them; `networks.compiling` says so."""
+
+
+class NativeError(InputError):
+    """The kernels cannot be compiled, loaded or run here; the message says why."""
+
+
+def supports(network: Sizes, device: str) -> bool:
+    """Whether convnet.c has this network: vectors of 16 channels, at most 8 blocks, on a CPU."""
+    return device == "cpu" and network.width % LANES == 0 and network.depth <= DEPTH
+
+
+def cannot(width: int) -> str | None:
+    """Why networks of this width cannot run by convnet.c here; None where they can."""
+    if width % LANES:
+        return f"network.width {width} is no multiple of {LANES}"
+    try:
+        library()
+    except NativeError as error:
+        return str(error)
+    return None
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The compiled kernels; raises NativeError with the reason where there can be none."""
+    compiler = os.environ.get("CC", "cc")
+    if shutil.which(compiler) is None:
+        raise NativeError(f"there is no C compiler {compiler}")
+    kind = f"{FLAGS} {compiler} {platform.machine()} {_processor()}".encode()
+    name = hashlib.sha256(SOURCE.read_bytes() + kind).hexdigest()[:16]
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "rdmdc").expanduser()
+    path = folder / f"convnet-{name}.so"
+    try:
+        if not path.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            _compile(compiler, path)
+        loaded = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise NativeError(f"{path}: {error}; set XDG_CACHE_HOME") from error
+    _keep_pages()
+    pointers = [ctypes.c_void_p] * 2
+    sizes = [ctypes.c_int, ctypes.c_long]
+    loaded.sort_samples.argtypes = [ctypes.c_void_p, *sizes, ctypes.c_void_p]
+    loaded.forward.argtypes = [*pointers, ctypes.c_int, ctypes.c_void_p, Kept]
+    loaded.backward.argtypes = [*pointers, ctypes.c_int, ctypes.c_void_p, Kept, *pointers]
+    return loaded
+
+
+def _keep_pages() -> None:
+    """Let glibc use freed memory again: fresh pages for every temporary tensor cost a tenth."""
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD in glibc's malloc.h
+            mallopt(option, 1 << 30)
+
+
+def _processor() -> str:
+    """What the processor can do: a cache may be shared by machines of several kinds."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _compile(compiler: str, path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder, path.name)
+        command = [compiler, *FLAGS, "-o", str(made), str(SOURCE), "-lm"]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        if run.returncode:
+            lines = run.stderr.strip().splitlines()
+            why = lines[-1] if lines else f"exit code {run.returncode}"
+            raise NativeError(f"{compiler} fails: {why}")
+        os.replace(made, path)
+
+
+# --- what C sees -----------------------------------------------------------------------------
+
+_Blocks = ctypes.c_void_p * DEPTH
+
+
+class Net(ctypes.Structure):
+    """Sizes, and pointers to the weights."""
+
+    _fields_ = [
+        *((name, ctypes.c_int) for name in ("depth", "side", "pad", "channels", "width")),
+        *((name, ctypes.c_void_p) for name in ("first", "first_back")),
+        *((name, _Blocks) for name in ("kernels", "kernels_back", "gain", "shift")),
+    ]
+
+
+class Kept(ctypes.Structure):
+    """Pointers to what forward keeps for backward."""
+
+    _fields_ = [(name, _Blocks) for name in ("pooled", "normalised", "scale")]
+
+
+class Sums(ctypes.Structure):
+    """Pointers to the weights' gradients."""
+
+    _fields_ = [
+        ("first", ctypes.c_void_p),
+        *((name, _Blocks) for name in ("kernels", "gain", "shift")),
+    ]
+
+
+def _at(tensors: Mapping[int, Tensor], image: int = 0) -> Any:
+    """Pointers to a tensor for each block, from an image on."""
+    pointers = _Blocks()
+    for block, tensor in tensors.items():
+        pointers[block] = tensor.data_ptr() + 4 * image * prod(tensor.shape[1:])
+    return pointers
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Weights as the kernels want them; holds the memory that ``net`` points to."""
+
+    net: Net
+    memory: tuple[Any, ...]
+
+
+def _prepare(network: Sizes, weights: Mapping[str, Tensor], *, back: bool) -> _Weights:
+    depth, width, channels = network.depth, network.width, network.channels
+    first = weights["conv0.weight"].permute(2, 3, 1, 0).reshape(9 * channels, width).contiguous()
+    gain = {b: weights[f"norm{b}.weight"].contiguous() for b in range(depth)}
+    shift = {b: weights[f"norm{b}.bias"].contiguous() for b in range(depth)}
+    kernels = {b: _transformed(weights[f"conv{b}.weight"]) for b in range(1, depth)}
+    first_back, kernels_back = first.new_empty(0), {}
+    if back:
+        first_back = torch.nn.functional.pad(first.T, (0, -9 * channels % (2 * LANES)))
+        for b in range(1, depth):
+            turned = weights[f"conv{b}.weight"].transpose(0, 1).flip(2, 3)
+            kernels_back[b] = _transformed(turned)
+    net = Net(depth, network.padded, (network.padded - network.side) // 2, channels, width)
+    net.first, net.first_back = first.data_ptr(), first_back.data_ptr()
+    net.kernels, net.kernels_back = _at(kernels), _at(kernels_back)
+    net.gain, net.shift = _at(gain), _at(shift)
+    return _Weights(net, (first, first_back, gain, shift, kernels, kernels_back))
+
+
+def _transformed(kernel: Tensor) -> Tensor:
+    """A kernel (O, C, 3, 3) in the transform's domain, in panels: (36, O / panel, C, panel)."""
+    outputs, inputs = kernel.shape[:2]
+    panel = LANES if outputs % (2 * LANES) else 2 * LANES
+    flat = kernel.permute(2, 3, 1, 0).reshape(9, inputs * outputs)
+    domain = (_INTO_DOMAIN @ flat).view(36, inputs, outputs // panel, panel)
+    return domain.transpose(1, 2).contiguous()
+
+
+def sort_samples(values: Tensor) -> Tensor:
+    """(B, N, D) with each feature's N values in ascending order, as torch.sort along N."""
+    lanes = values.shape[2] % LANES == 0
+    if not (running and lanes and values.dtype == torch.float32 and values.device.type == "cpu"):
+        return values.sort(dim=1).values
+    values = values.contiguous()
+    ordered = torch.empty_like(values)
+    samples, features = values.shape[1:]
+
+    def run(first: int, count: int) -> None:
+        for b in range(first, first + count):
+            at = values[b].data_ptr(), samples, features, ordered[b].data_ptr()
+            _check(library().sort_samples(*at))
+
+    _ranges(run, len(values), 1)
+    return ordered
+
+
+# --- autograd --------------------------------------------------------------------------------
+
+
+def embed(network: Sizes, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
+    """Embeddings (N, D) of inputs (N, C, H, W), differentiable once, by inputs and weights."""
+    names = [n for b in range(network.depth) for n in (f"conv{b}.weight", f"norm{b}.weight")]
+    names += [f"norm{b}.bias" for b in range(network.depth)]
+    result: Tensor = _Embed.apply(images, network, names, *(weights[n] for n in names))
+    return result
+
+
+class _Embed(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, images: Tensor, network: Sizes, names: list[str], *weights: Tensor
+    ) -> Tensor:
+        images = images.contiguous()
+        back = any(ctx.needs_input_grad)
+        ready = _prepare(network, dict(zip(names, weights, strict=True)), back=back)
+        kept = _room(network, len(images)) if back else _NOTHING
+        embeddings = torch.empty(len(images), network.features)
+
+        def run(first: int, count: int) -> None:
+            status = library().forward(
+                ctypes.byref(ready.net),
+                images[first:].data_ptr(),
+                count,
+                embeddings[first:].data_ptr(),
+                Kept(*(_at(blocks, first) for blocks in kept.values())),
+            )
+            _check(status)
+
+        _ranges(run, len(images), -(-len(images) // torch.get_num_threads()))
+        ctx.save_for_backward(images)
+        ctx.kept, ctx.ready, ctx.network = kept, ready, network
+        return embeddings
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, by_embeddings: Tensor) -> tuple[Tensor | None, ...]:
+        (images,) = ctx.saved_tensors
+        network, wanted, trains = (
+            ctx.network,
+            ctx.needs_input_grad[0],
+            any(ctx.needs_input_grad[1:]),
+        )
+        by_images = torch.empty_like(images) if wanted else None
+        by_embeddings = by_embeddings.contiguous()
+        slices = -(-len(images) // SLICE) if trains else 0
+        width, blocks = network.width, range(network.depth)
+        first_sums = torch.zeros(slices, 9 * network.channels, width)
+        kernel_sums = {b: torch.zeros(slices, 36, width, width) for b in blocks if b}
+        gain_sums = {b: torch.zeros(slices, width) for b in blocks}
+        shift_sums = {b: torch.zeros(slices, width) for b in blocks}
+
+        def run(first: int, count: int) -> None:
+            sums = Sums()
+            if trains:
+                part = first // SLICE
+                sums.first = first_sums[part].data_ptr()
+                sums.kernels = _at(kernel_sums, part)
+                sums.gain, sums.shift = _at(gain_sums, part), _at(shift_sums, part)
+            status = library().backward(
+                ctypes.byref(ctx.ready.net),
+                images[first:].data_ptr(),
+                count,
+                by_embeddings[first:].data_ptr(),
+                Kept(*(_at(kept, first) for kept in ctx.kept.values())),
+                None if by_images is None else by_images[first:].data_ptr(),
+                ctypes.byref(sums),
+            )
+            _check(status)
+
+        _ranges(run, len(images), SLICE if trains else -(-len(images) // torch.get_num_threads()))
+        _free.setdefault((network, len(images)), []).append(ctx.kept)
+        del ctx.kept
+        if not trains:
+            return (by_images, *(None for _ in ctx.needs_input_grad[1:]))
+        shape = (3, 3, network.channels, width)
+        kernels = {0: first_sums.sum(0).view(shape).permute(3, 2, 0, 1)}
+        for b, sums in kernel_sums.items():
+            flat = _INTO_DOMAIN.T @ sums.sum(0).view(36, width * width)
+            kernels[b] = flat.view(3, 3, width, width).permute(3, 2, 0, 1)
+        pairs = [g for b in blocks for g in (kernels[b], gain_sums[b].sum(0))]
+        return (by_images, None, None, *pairs, *(shift_sums[b].sum(0) for b in blocks))
+
+
+_Kept = dict[str, dict[int, Tensor]]
+_NOTHING: _Kept = {"pooled": {}, "normalised": {}, "scale": {}}
+_free: dict[tuple[Sizes, int], list[_Kept]] = {}
+
+
+def _room(network: Sizes, count: int) -> _Kept:
+    """Memory for what forward keeps, used again: fresh pages would cost as much as the work."""
+    if free := _free.get((network, count)):
+        return free.pop()
+    kept: _Kept = {"pooled": {}, "normalised": {}, "scale": {}}
+    for b in range(network.depth):
+        side = network.padded >> b
+        for what, h in (("pooled", side // 2), ("normalised", side), ("scale", 1)):
+            kept[what][b] = torch.empty(count, h, h, network.width)
+    return kept
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
+
+
+def _ranges(run: Any, count: int, size: int) -> None:
+    """Run on ranges of so many images, in torch's number of threads; the calls hold no lock."""
+    ranges = [(first, min(size, count - first)) for first in range(0, count, max(size, 1))]
+    threads = torch.get_num_threads()
+    if threads == 1 or len(ranges) < 2:
+        for one in ranges:
+            run(*one)
+    else:
+        list(_pool(threads).map(lambda one: run(*one), ranges))
+
+
+def _check(status: int) -> None:
+    if status:
+        raise NativeError("there is no memory for the network's scratch; lower the batch")

@@ -1,0 +1,157 @@
+"""convnet.c against float64 and against itself: other threads, other company, other sizes."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from rdmdc import native
+from rdmdc.networks import ConvNet
+from rdmdc.randomness import generator
+
+pytestmark = pytest.mark.usefixtures("compiled")
+
+# channels, side, classes, width, depth; images: a group is 8, a slice 64
+SIZES = [
+    ((3, 32, 4, 32, 3), 19),
+    ((1, 28, 4, 16, 3), 9),
+    ((3, 8, 4, 48, 3), 5),
+    ((3, 32, 4, 16, 4), 7),
+    ((3, 12, 4, 16, 2), 65),
+    ((2, 6, 4, 16, 1), 3),
+]
+
+
+def weights_of(network, purpose="weights"):
+    """Random weights whose norms do something."""
+    draws = generator("native", purpose)
+    return {
+        name: value + 0.3 * torch.randn(value.shape, generator=draws) * name.startswith("norm")
+        for name, value in network.draw(draws).items()
+    }
+
+
+def images_of(network, count, seed=0):
+    shape = (count, network.channels, network.side, network.side)
+    return torch.randn(shape, generator=generator("native images", seed))
+
+
+def gradients(embed, weights, images, by, dtype):
+    """Of a weighted sum of the embeddings, by the images and by all weights that matter."""
+    leaves = {name: value.detach().to(dtype).requires_grad_() for name, value in weights.items()}
+    images = images.detach().to(dtype).requires_grad_()
+    names = [n for n in weights if n[:4] == "norm" or (n[:4] == "conv" and n.endswith("weight"))]
+    loss = (embed(leaves, images) * by.to(dtype)).sum()
+    made = torch.autograd.grad(loss, [images, *(leaves[name] for name in names)])
+    return dict(zip(["images", *names], made, strict=True))
+
+
+def away_from_kinks(network, weights, count):
+    """Images none of whose ReLUs is so near zero that rounding decides it."""
+    found, seed = [], 0
+    while len(found) < count:
+        image, seed = images_of(network, 1, seed), seed + 1
+        x, nearest = image.double(), []
+        for b in range(network.depth):
+            w = {n: weights[f"{n}.weight"].double() for n in (f"conv{b}", f"norm{b}")}
+            padding = 1 + (network.padded - network.side) // 2 if b == 0 else 1
+            x = torch.nn.functional.conv2d(x, w[f"conv{b}"], padding=padding)
+            shift = weights[f"norm{b}.bias"].double()
+            x = torch.nn.functional.group_norm(x, network.width, w[f"norm{b}"], shift)
+            nearest.append(float(x.abs().min()))
+            x = torch.nn.functional.avg_pool2d(x.relu(), 2)
+        if min(nearest) > 1e-6:
+            found.append(image)
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize(("sizes", "count"), SIZES)
+def test_embeddings(sizes, count):
+    network = ConvNet(*sizes)
+    weights, images = weights_of(network), images_of(network, count)
+    exact = network.embed({n: v.double() for n, v in weights.items()}, images.double())
+    made = native.embed(network, weights, images)
+    assert (made - exact).norm() < 5e-6 * exact.norm()
+
+
+@pytest.mark.parametrize(("sizes", "count"), SIZES)
+def test_gradients(sizes, count):
+    network = ConvNet(*sizes)
+    weights = weights_of(network)
+    images = away_from_kinks(network, weights, count)
+    by = torch.randn(count, network.features, generator=generator("by"))
+    exact = gradients(network.embed, weights, images, by, torch.float64)
+    made = gradients(lambda w, x: native.embed(network, w, x), weights, images, by, torch.float32)
+    for name in exact:
+        assert (made[name] - exact[name]).norm() < 3e-5 * exact[name].norm(), name
+
+
+def test_bias_of_a_convolution_changes_nothing():
+    network = ConvNet(3, 8, 4, 16, 2)
+    weights, images = weights_of(network), images_of(network, 3)
+    moved = weights | {"conv1.bias": weights["conv1.bias"] + 3}
+    torch.testing.assert_close(
+        network.embed(moved, images), native.embed(network, weights, images), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_an_image_depends_on_itself_alone():
+    """Bit for bit: other images, another place, and other threads change nothing."""
+    network = ConvNet(3, 16, 4, 32, 3)
+    weights, images = weights_of(network), images_of(network, 37)
+    whole = native.embed(network, weights, images)
+    for first, last in ((0, 1), (5, 30), (36, 37)):
+        assert torch.equal(native.embed(network, weights, images[first:last]), whole[first:last])
+    other = torch.cat([50 * images[:20], images[20:]])
+    assert torch.equal(native.embed(network, weights, other)[20:], whole[20:])
+
+
+def test_threads_change_no_bit():
+    network = ConvNet(3, 16, 4, 16, 3)
+    weights, images = weights_of(network), images_of(network, 150)
+    by = torch.randn(150, network.features, generator=generator("by"))
+
+    def made():
+        embed = lambda w, x: native.embed(network, w, x)  # noqa: E731
+        embeddings = native.embed(network, weights, images)
+        return {"embeddings": embeddings} | gradients(embed, weights, images, by, torch.float32)
+
+    one = made()
+    torch.set_num_threads(3)
+    try:
+        several = made()
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(one[name], several[name]) for name in one)
+
+
+def test_differentiated_once_only():
+    network = ConvNet(3, 8, 4, 16, 1)
+    images = images_of(network, 2).requires_grad_()
+    embeddings = native.embed(network, weights_of(network), images)
+    (gradient,) = torch.autograd.grad(embeddings.square().sum(), images, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"once_differentiable|not have been used"):
+        torch.autograd.grad(gradient.sum(), images)
+
+
+@pytest.mark.parametrize(("samples", "features"), [(1, 16), (2, 32), (7, 16), (128, 48), (130, 16)])
+def test_sorted_samples_are_torchs(samples, features):
+    values = torch.randn(3, samples, features, generator=generator("sort", samples))
+    values[0] = values[0].round()  # ties
+    values[1, 0] = -torch.inf
+    assert torch.equal(native.sort_samples(values), values.sort(dim=1).values)
+
+
+def test_what_the_kernels_do_not_sort():
+    for values in (torch.randn(2, 9, 5), torch.randn(2, 9, 16).double()):
+        assert torch.equal(native.sort_samples(values), values.sort(dim=1).values)
+
+
+def test_the_cache_is_made_once_and_by_many(tmp_path):
+    """Processes that compile at once end with one library, and leave nothing else."""
+    code = "from rdmdc import native; native.library()"
+    command = ["env", f"XDG_CACHE_HOME={tmp_path}", sys.executable, "-c", code]
+    running = [subprocess.Popen(command) for _ in range(3)]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    assert [path.suffix for path in (tmp_path / "rdmdc").iterdir()] == [".so"]
