@@ -351,14 +351,14 @@ static int tiles_across(int side) { return (side + 3) / 4 * ((side + 3) / 4); }
 
 static long round_up(long floats) { return (floats + LANES - 1) / LANES * LANES; }
 
-static float *part(float **kept, int block, long image, long size)
+static float *part(float *const *kept, int block, long image, long size)
 {
     return kept[block] ? kept[block] + image * size : NULL;
 }
 
-/* embeddings (n, O h w) of images (n, C, h, w); keeps for backward what `kept` has room for.
-   Returns 0, or 1 where there is no memory. */
-int forward(const Net *net, const float *images, int count, float *embeddings, Kept kept)
+/* one group's embeddings, from image `first` on */
+static int group_forward(const Net *net, const float *images, int first, int group,
+                         float *embeddings, const Kept *kept)
 {
     const int side = net->side, width = net->width;
     const long padded_size = round_up((long)(side + 2) * (side + 2) * net->channels);
@@ -370,50 +370,59 @@ int forward(const Net *net, const float *images, int count, float *embeddings, K
     float *tiles = next + GROUP * image_size, *products = tiles + tiles_size;
     const int own = side - 2 * net->pad;
 
-    for (int first = 0; first < count; first += GROUP) {
-        const int group = least(GROUP, count - first);
-        float *in = kept.pooled[0] ? kept.pooled[0] + first * image_size : here;
-        for (int n = 0; n < group; n++) {
-            pad_image(net, images + (long)(first + n) * net->channels * own * own, padded);
-            first_forward(net, padded, z, in + n * image_size,
-                          part(kept.normalised, 0, first + n, image_size * 4),
-                          part(kept.scale, 0, first + n, width));
-        }
-        for (int block = 1; block < net->depth; block++) {
-            const int now = side >> block, across = tiles_across(now), all = group * across;
-            const long pixels = (long)now * now * width, less = pixels / 4;
-            float *out = kept.pooled[block] ? kept.pooled[block] + first * less
-                         : in == here       ? next
-                                            : here;
-            for (int n = 0; n < group; n++)
-                tiles_of_image(in + n * pixels, now, width, tiles, n * across, all, 0);
-            multiply_tiles(tiles, net->kernels[block], all, width, products);
-            for (int n = 0; n < group; n++) {
-                float *normalised = part(kept.normalised, block, first + n, pixels);
-                float *scale = part(kept.scale, block, first + n, width);
-                for (int c = 0; c < width; c += LANES) {
-                    image_of_tiles(products + c, now, width, n * across, all, z, LANES);
-                    norm_relu_pool(z, LANES, now, net->gain[block] + c, net->shift[block] + c,
-                                   out + n * less + c, width, normalised ? normalised + c : NULL,
-                                   scale ? scale + c : NULL);
-                }
-            }
-            in = out;
-        }
-        const int last = side >> net->depth, pixels = last * last;
-        for (int n = 0; n < group; n++)
-            for (int p = 0; p < pixels; p++)
-                for (int c = 0; c < width; c++)
-                    embeddings[((long)(first + n) * width + c) * pixels + p] =
-                        in[((long)n * pixels + p) * width + c];
+    float *in = kept->pooled[0] ? kept->pooled[0] + first * image_size : here;
+    for (int n = 0; n < group; n++) {
+        pad_image(net, images + (long)(first + n) * net->channels * own * own, padded);
+        first_forward(net, padded, z, in + n * image_size,
+                      part(kept->normalised, 0, first + n, image_size * 4),
+                      part(kept->scale, 0, first + n, width));
     }
+    for (int block = 1; block < net->depth; block++) {
+        const int now = side >> block, across = tiles_across(now), all = group * across;
+        const long pixels = (long)now * now * width, less = pixels / 4;
+        float *out = kept->pooled[block] ? kept->pooled[block] + first * less
+                     : in == here       ? next
+                                        : here;
+        for (int n = 0; n < group; n++)
+            tiles_of_image(in + n * pixels, now, width, tiles, n * across, all, 0);
+        multiply_tiles(tiles, net->kernels[block], all, width, products);
+        for (int n = 0; n < group; n++) {
+            float *normalised = part(kept->normalised, block, first + n, pixels);
+            float *scale = part(kept->scale, block, first + n, width);
+            for (int c = 0; c < width; c += LANES) {
+                image_of_tiles(products + c, now, width, n * across, all, z, LANES);
+                norm_relu_pool(z, LANES, now, net->gain[block] + c, net->shift[block] + c,
+                               out + n * less + c, width, normalised ? normalised + c : NULL,
+                               scale ? scale + c : NULL);
+            }
+        }
+        in = out;
+    }
+    const int last = side >> net->depth, pixels = last * last;
+    for (int n = 0; n < group; n++)
+        for (int p = 0; p < pixels; p++)
+            for (int c = 0; c < width; c++)
+                embeddings[((long)(first + n) * width + c) * pixels + p] =
+                    in[((long)n * pixels + p) * width + c];
     return 0;
 }
 
-/* from the gradient by embeddings: by images (NULL: not wanted), and by weights, added to `sums`
-   (sums->first NULL: not wanted). Returns 0, or 1 where there is no memory. */
-int backward(const Net *net, const float *images, int count, const float *by_embeddings, Kept kept,
-             float *by_images, const Gradients *sums)
+/* embeddings (n, O h w) of images (n, C, h, w); keeps for backward what `kept` has room for.
+   Returns 0, or 1 where there is no memory. */
+int forward(const Net *net, const float *images, int count, float *embeddings, const Kept *kept,
+            int threads)
+{
+    int failed = 0;
+#pragma omp parallel for num_threads(threads) schedule(dynamic) reduction(| : failed)
+    for (int first = 0; first < count; first += GROUP)
+        failed |= group_forward(net, images, first, least(GROUP, count - first), embeddings, kept);
+    return failed;
+}
+
+/* one group's gradients from those by its embeddings, the weights' added to `sums` */
+static int group_backward(const Net *net, const float *images, int first, int group,
+                          const float *by_embeddings, const Kept *kept, float *by_images,
+                          const Gradients *sums)
 {
     const int side = net->side, width = net->width, own = side - 2 * net->pad;
     const long padded_size = round_up((long)(side + 2) * (side + 2) * net->channels);
@@ -428,89 +437,114 @@ int backward(const Net *net, const float *images, int count, const float *by_emb
     float *products = tiles + tiles_size, *outer = products + tiles_size;
     const int trains = sums->first != NULL;
 
-    for (int first = 0; first < count; first += GROUP) {
-        const int group = least(GROUP, count - first);
-        const int last = side >> net->depth, pixels = last * last;
-        for (int n = 0; n < group; n++)
-            for (int p = 0; p < pixels; p++)
-                for (int c = 0; c < width; c++)
-                    here[((long)n * pixels + p) * width + c] =
-                        by_embeddings[((long)(first + n) * width + c) * pixels + p];
-        float *in = here, *out = next;
-        for (int block = net->depth - 1; block >= 0; block--) {
-            const int now = side >> block, across = tiles_across(now), all = group * across;
-            const long size = (long)now * now * width;
-            for (int n = 0; n < group; n++) {
-                const float *normalised = kept.normalised[block] + (first + n) * size;
-                for (int c = 0; c < width; c += LANES)
-                    pool_relu_norm_back(in + n * size / 4 + c, normalised + c,
-                                        kept.scale[block] + (long)(first + n) * width + c,
-                                        net->gain[block] + c, net->shift[block] + c, now, width,
-                                        z + c, trains ? sums->gain[block] + c : NULL,
-                                        trains ? sums->shift[block] + c : NULL);
-                const long image = (long)(first + n) * net->channels * own * own;
-                if (block > 0) {
-                    tiles_of_image(z, now, width, tiles, n * across, all, 0);
-                    if (trains) tiles_of_image(z, now, width, outer, n * across, all, 1);
-                    continue;
-                }
-                if (by_images) first_back(net, z, terms, padded, by_images + image);
-                if (trains) {
-                    pad_image(net, images + image, padded);
-                    first_weights(net, padded, z, sums->first);
-                }
+    const int last = side >> net->depth, pixels = last * last;
+    for (int n = 0; n < group; n++)
+        for (int p = 0; p < pixels; p++)
+            for (int c = 0; c < width; c++)
+                here[((long)n * pixels + p) * width + c] =
+                    by_embeddings[((long)(first + n) * width + c) * pixels + p];
+    float *in = here, *out = next;
+    for (int block = net->depth - 1; block >= 0; block--) {
+        const int now = side >> block, across = tiles_across(now), all = group * across;
+        const long size = (long)now * now * width;
+        for (int n = 0; n < group; n++) {
+            const float *normalised = kept->normalised[block] + (first + n) * size;
+            for (int c = 0; c < width; c += LANES)
+                pool_relu_norm_back(in + n * size / 4 + c, normalised + c,
+                                    kept->scale[block] + (long)(first + n) * width + c,
+                                    net->gain[block] + c, net->shift[block] + c, now, width,
+                                    z + c, trains ? sums->gain[block] + c : NULL,
+                                    trains ? sums->shift[block] + c : NULL);
+            const long image = (long)(first + n) * net->channels * own * own;
+            if (block > 0) {
+                tiles_of_image(z, now, width, tiles, n * across, all, 0);
+                if (trains) tiles_of_image(z, now, width, outer, n * across, all, 1);
+                continue;
             }
-            if (block == 0) break;
-            multiply_tiles(tiles, net->kernels_back[block], all, width, products);
-            for (int n = 0; n < group; n++)
-                for (int c = 0; c < width; c += LANES)
-                    image_of_tiles(products + c, now, width, n * across, all, out + n * size + c,
-                                   width);
+            if (by_images) first_back(net, z, terms, padded, by_images + image);
             if (trains) {
-                const float *inputs = kept.pooled[block - 1] + first * size;
-                const int panel = panel_of(width);
-                for (int n = 0; n < group; n++)
-                    tiles_of_image(inputs + n * size, now, width, tiles, n * across, all, 0);
-                for (int f = 0; f < TILE; f++)
-                    for (int o = 0; o < width; o += panel) {
-                        Left left = {tiles + (long)f * all * width, 1, 0, width, 1, all};
-                        product(width, panel, left, outer + (long)f * all * width + o, width,
-                                sums->kernels[block] + (long)f * width * width + o, width, 1);
-                    }
+                pad_image(net, images + image, padded);
+                first_weights(net, padded, z, sums->first);
             }
-            float *swap = in;
-            in = out;
-            out = swap;
         }
+        if (block == 0) break;
+        multiply_tiles(tiles, net->kernels_back[block], all, width, products);
+        for (int n = 0; n < group; n++)
+            for (int c = 0; c < width; c += LANES)
+                image_of_tiles(products + c, now, width, n * across, all, out + n * size + c,
+                               width);
+        if (trains) {
+            const float *inputs = kept->pooled[block - 1] + first * size;
+            const int panel = panel_of(width);
+            for (int n = 0; n < group; n++)
+                tiles_of_image(inputs + n * size, now, width, tiles, n * across, all, 0);
+            for (int f = 0; f < TILE; f++)
+                for (int o = 0; o < width; o += panel) {
+                    Left left = {tiles + (long)f * all * width, 1, 0, width, 1, all};
+                    product(width, panel, left, outer + (long)f * all * width + o, width,
+                            sums->kernels[block] + (long)f * width * width + o, width, 1);
+                }
+        }
+        float *swap = in;
+        in = out;
+        out = swap;
     }
     return 0;
 }
 
+/* gradients from those by embeddings: by images (NULL: not wanted), and by weights, added to the
+   sums of each slice of `slice` images (sums[0].first NULL: not wanted; slice is then a group).
+   Returns 0, or 1 where there is no memory. */
+int backward(const Net *net, const float *images, int count, const float *by_embeddings,
+             const Kept *kept, float *by_images, const Gradients *sums, int slice, int threads)
+{
+    int failed = 0;
+#pragma omp parallel for num_threads(threads) schedule(dynamic) reduction(| : failed)
+    for (int start = 0; start < count; start += slice)
+        for (int first = start; first < least(start + slice, count); first += GROUP) {
+            const int group = least(GROUP, least(start + slice, count) - first);
+            const Gradients *own = sums[0].first ? sums + start / slice : sums;
+            failed |= group_backward(net, images, first, group, by_embeddings, kept, by_images, own);
+        }
+    return failed;
+}
+
 /* --- order statistics ------------------------------------------------------------------------ */
 
-/* samples (n, D) -> the same, each feature in ascending order; 16 features at a time, by Batcher's
-   odd-even mergesort, whose comparisons do not depend on the values. D is a multiple of 16.
-   Returns 0, or 1 where there is no memory. */
-int sort_samples(const float *samples, int count, long features, float *sorted)
+/* 16 features' samples, padded to a power of two, by Batcher's odd-even mergesort, whose
+   comparisons do not depend on the values */
+static void sort_vectors(vec *v, int size)
 {
-    int size = 1;
+    for (int p = 1; p < size; p *= 2)
+        for (int k = p; k >= 1; k /= 2)
+            for (int j = k % p; j + k < size; j += 2 * k)
+                for (int i = j; i < least(j + k, size - k); i++) {
+                    if (i / (2 * p) != (i + k) / (2 * p)) continue;
+                    vec a = v[i], b = v[i + k];
+                    bits swap = a > b;
+                    v[i] = (vec)((swap & (bits)b) | (~swap & (bits)a));
+                    v[i + k] = (vec)((swap & (bits)a) | (~swap & (bits)b));
+                }
+}
+
+/* (groups, n, D) -> the same, each feature's n values in ascending order; D is a multiple of 16.
+   Returns 0, or 1 where there is no memory. */
+int sort_samples(const float *values, int groups, int count, long features, float *sorted,
+                 int threads)
+{
+    int size = 1, failed = 0;
     while (size < count) size *= 2;
-    vec *v = (vec *)scratch((long)size * LANES);
-    if (!v) return 1;
-    for (long d = 0; d < features; d += LANES) {
-        for (int i = 0; i < size; i++)
-            v[i] = i < count ? load(samples + i * features + d) : splat(INFINITY);
-        for (int p = 1; p < size; p *= 2)
-            for (int k = p; k >= 1; k /= 2)
-                for (int j = k % p; j + k < size; j += 2 * k)
-                    for (int i = j; i < least(j + k, size - k); i++) {
-                        if (i / (2 * p) != (i + k) / (2 * p)) continue;
-                        vec a = v[i], b = v[i + k];
-                        bits swap = a > b;
-                        v[i] = (vec)((swap & (bits)b) | (~swap & (bits)a));
-                        v[i + k] = (vec)((swap & (bits)a) | (~swap & (bits)b));
-                    }
-        for (int i = 0; i < count; i++) store(sorted + i * features + d, v[i]);
-    }
-    return 0;
+#pragma omp parallel for num_threads(threads) collapse(2) reduction(| : failed)
+    for (int group = 0; group < groups; group++)
+        for (long d = 0; d < features; d += LANES) {
+            const long start = (long)group * count * features + d;
+            vec *v = (vec *)scratch((long)size * LANES);
+            failed |= v == NULL;
+            if (!v) continue;
+            for (int i = 0; i < size; i++)
+                v[i] = i < count ? load(values + start + i * features) : splat(INFINITY);
+            sort_vectors(v, size);
+            for (int i = 0; i < count; i++) store(sorted + start + i * features, v[i]);
+        }
+    return failed;
 }

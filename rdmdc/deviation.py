@@ -49,7 +49,7 @@ def _row(
     b: int,
     again: Callable[[Tensor], Estimate],
 ) -> dict[str, Any]:
-    poisons, count = embeddings[poisoned], int(poisoned.sum())
+    count = int(poisoned.sum())
     row: dict[str, Any] = dict.fromkeys(
         (
             "recall",
@@ -63,9 +63,9 @@ def _row(
     )
     row["poisons"] = count
     row["kept"] = -1 if estimate.kept is None else int(estimate.kept[b].sum())
-    clean = embeddings[~poisoned]
-    if count == 0 or len(clean) == 0:
+    if count in (0, len(embeddings)):
         return row
+    poisons, clean = embeddings[poisoned], embeddings[~poisoned]
     row["deviation_before"] = float((poisons.sum(0) / len(embeddings)).norm())
     row["shift_before"] = float((embeddings.mean(0) - clean.mean(0)).norm())
     with suppress(rates.RateError):

@@ -11,11 +11,9 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +23,9 @@ from torch import Tensor
 from rdmdc.errors import InputError
 
 SOURCE = Path(__file__).with_name("convnet.c")
-FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
+FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-fopenmp")  # the OpenMP that torch loaded
 LANES = 16  # channels in a vector, as in convnet.c
+GROUP = 8  # images at once, as in convnet.c
 DEPTH = 8  # the most blocks, as in convnet.c
 SLICE = 64  # images whose weights' gradients are summed in one go: fixes the order of the sum
 
@@ -107,11 +106,10 @@ def library() -> ctypes.CDLL:
     except OSError as error:
         raise NativeError(f"{path}: {error}; set XDG_CACHE_HOME") from error
     _keep_pages()
-    pointers = [ctypes.c_void_p] * 2
-    sizes = [ctypes.c_int, ctypes.c_long]
-    loaded.sort_samples.argtypes = [ctypes.c_void_p, *sizes, ctypes.c_void_p]
-    loaded.forward.argtypes = [*pointers, ctypes.c_int, ctypes.c_void_p, Kept]
-    loaded.backward.argtypes = [*pointers, ctypes.c_int, ctypes.c_void_p, Kept, *pointers]
+    at, number = ctypes.c_void_p, ctypes.c_int
+    loaded.forward.argtypes = [at, at, number, at, at, number]
+    loaded.backward.argtypes = [at, at, number, at, at, at, at, number, number]
+    loaded.sort_samples.argtypes = [at, number, number, ctypes.c_long, at, number]
     return loaded
 
 
@@ -174,11 +172,11 @@ class Sums(ctypes.Structure):
     ]
 
 
-def _at(tensors: Mapping[int, Tensor], image: int = 0) -> Any:
-    """Pointers to a tensor for each block, from an image on."""
+def _at(tensors: Mapping[int, Tensor], part: int = 0) -> Any:
+    """Pointers to a tensor for each block, from an entry on."""
     pointers = _Blocks()
     for block, tensor in tensors.items():
-        pointers[block] = tensor.data_ptr() + 4 * image * prod(tensor.shape[1:])
+        pointers[block] = tensor.data_ptr() + 4 * part * tensor.stride(0)
     return pointers
 
 
@@ -225,14 +223,10 @@ def sort_samples(values: Tensor) -> Tensor:
         return values.sort(dim=1).values
     values = values.contiguous()
     ordered = torch.empty_like(values)
-    samples, features = values.shape[1:]
-
-    def run(first: int, count: int) -> None:
-        for b in range(first, first + count):
-            at = values[b].data_ptr(), samples, features, ordered[b].data_ptr()
-            _check(library().sort_samples(*at))
-
-    _ranges(run, len(values), 1)
+    status = library().sort_samples(
+        values.data_ptr(), len(values), *values.shape[1:], ordered.data_ptr(), _threads()
+    )
+    _check(status)
     return ordered
 
 
@@ -258,17 +252,15 @@ class _Embed(torch.autograd.Function):
         kept = _room(network, len(images)) if back else _NOTHING
         embeddings = torch.empty(len(images), network.features)
 
-        def run(first: int, count: int) -> None:
-            status = library().forward(
-                ctypes.byref(ready.net),
-                images[first:].data_ptr(),
-                count,
-                embeddings[first:].data_ptr(),
-                Kept(*(_at(blocks, first) for blocks in kept.values())),
-            )
-            _check(status)
-
-        _ranges(run, len(images), -(-len(images) // torch.get_num_threads()))
+        status = library().forward(
+            ctypes.byref(ready.net),
+            images.data_ptr(),
+            len(images),
+            embeddings.data_ptr(),
+            ctypes.byref(_pointers(kept)),
+            _threads(),
+        )
+        _check(status)
         ctx.save_for_backward(images)
         ctx.kept, ctx.ready, ctx.network = kept, ready, network
         return embeddings
@@ -291,33 +283,31 @@ class _Embed(torch.autograd.Function):
         gain_sums = {b: torch.zeros(slices, width) for b in blocks}
         shift_sums = {b: torch.zeros(slices, width) for b in blocks}
 
-        def run(first: int, count: int) -> None:
-            sums = Sums()
-            if trains:
-                part = first // SLICE
-                sums.first = first_sums[part].data_ptr()
-                sums.kernels = _at(kernel_sums, part)
-                sums.gain, sums.shift = _at(gain_sums, part), _at(shift_sums, part)
-            status = library().backward(
-                ctypes.byref(ctx.ready.net),
-                images[first:].data_ptr(),
-                count,
-                by_embeddings[first:].data_ptr(),
-                Kept(*(_at(kept, first) for kept in ctx.kept.values())),
-                None if by_images is None else by_images[first:].data_ptr(),
-                ctypes.byref(sums),
-            )
-            _check(status)
-
-        _ranges(run, len(images), SLICE if trains else -(-len(images) // torch.get_num_threads()))
+        sums = (Sums * max(slices, 1))()
+        for part in range(slices):
+            sums[part].first = first_sums[part].data_ptr()
+            sums[part].kernels = _at(kernel_sums, part)
+            sums[part].gain, sums[part].shift = _at(gain_sums, part), _at(shift_sums, part)
+        status = library().backward(
+            ctypes.byref(ctx.ready.net),
+            images.data_ptr(),
+            len(images),
+            by_embeddings.data_ptr(),
+            ctypes.byref(_pointers(ctx.kept)),
+            None if by_images is None else by_images.data_ptr(),
+            sums,
+            SLICE if trains else GROUP,
+            _threads(),
+        )
+        _check(status)
         _free.setdefault((network, len(images)), []).append(ctx.kept)
         del ctx.kept
         if not trains:
             return (by_images, *(None for _ in ctx.needs_input_grad[1:]))
         shape = (3, 3, network.channels, width)
         kernels = {0: first_sums.sum(0).view(shape).permute(3, 2, 0, 1)}
-        for b, sums in kernel_sums.items():
-            flat = _INTO_DOMAIN.T @ sums.sum(0).view(36, width * width)
+        for b, parts in kernel_sums.items():
+            flat = _INTO_DOMAIN.T @ parts.sum(0).view(36, width * width)
             kernels[b] = flat.view(3, 3, width, width).permute(3, 2, 0, 1)
         pairs = [g for b in blocks for g in (kernels[b], gain_sums[b].sum(0))]
         return (by_images, None, None, *pairs, *(shift_sums[b].sum(0) for b in blocks))
@@ -340,20 +330,12 @@ def _room(network: Sizes, count: int) -> _Kept:
     return kept
 
 
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads)
+def _pointers(kept: _Kept) -> Kept:
+    return Kept(*(_at(kept[name]) for name in ("pooled", "normalised", "scale")))
 
 
-def _ranges(run: Any, count: int, size: int) -> None:
-    """Run on ranges of so many images, in torch's number of threads; the calls hold no lock."""
-    ranges = [(first, min(size, count - first)) for first in range(0, count, max(size, 1))]
-    threads = torch.get_num_threads()
-    if threads == 1 or len(ranges) < 2:
-        for one in ranges:
-            run(*one)
-    else:
-        list(_pool(threads).map(lambda one: run(*one), ranges))
+def _threads() -> int:
+    return torch.get_num_threads()
 
 
 def _check(status: int) -> None:

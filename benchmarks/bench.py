@@ -1,0 +1,362 @@
+"""`make bench`: this package beside the textbook loop, on CIFAR-10's shapes, side by side.
+
+Two processes take turns, one for each side, with the same number of threads: what one does to its
+memory allocator does not help the other. A work's ratio is the median over pairs of neighbouring
+runs; low and high are the smallest and the largest. Random pixels: speed does not depend on them.
+"""
+
+import argparse
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+import textbook
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rdmdc import attacks, networks
+from rdmdc.attacks import Crafting, Scene
+from rdmdc.augment import Draw, augment, draw
+from rdmdc.condense import Condensation, condense
+from rdmdc.networks import ConvNet
+from rdmdc.randomness import generator
+from rdmdc.records import LabelledImages, Normalisation, Target
+from rdmdc.training import Schedule, fit
+
+CLASSES, SIDE, EACH = 10, 32, 1000
+STRATEGY = ("color", "crop", "cutout", "flip", "scale", "rotate")
+ITERATIONS = 2  # of condensation in a step, so that what a run does once weighs little
+K = 77  # ⌈3/10 · 256⌉
+DROP = {"drop": "3/10"}
+PANEL = {
+    "dm": {"function": "mean"},
+    "median": {"function": "median"},
+    "trimmed": {"function": "trimmed_mean", **DROP},
+    "truncated": {"function": "truncated_mean", **DROP},
+    "rdm_dc": {"function": "spectral_mean", "power_iterations": 10, **DROP},
+}
+BOOK = (
+    textbook.mean,
+    textbook.median,
+    textbook.trimmed,
+    textbook.truncated,
+    textbook.spectral,
+)
+Step = Callable[[], object]
+
+
+def quiet(done: int, total: int, loss: float) -> None:
+    """No progress."""
+
+
+def network_of(width: int) -> ConvNet:
+    """CIFAR-10's ConvNet."""
+    return ConvNet(3, SIDE, CLASSES, width, 3)
+
+
+def train_split() -> LabelledImages:
+    """Random pixels in ten classes."""
+    draws = generator("bench pixels")
+    shape = (CLASSES * EACH, 3, SIDE, SIDE)
+    pixels = torch.randint(0, 256, shape, generator=draws, dtype=torch.uint8)
+    labels = torch.arange(CLASSES).repeat_interleave(EACH)
+    names = tuple(
+        ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    )
+    return LabelledImages(pixels, labels, names, Normalisation((0.5,) * 3, (0.25,) * 3))
+
+
+def class_draw(drawn: Draw, c: int) -> Draw:
+    """One class's draw."""
+    return Draw((drawn.operations[c],), drawn.uniforms[c : c + 1])
+
+
+# --- works: a step of each side --------------------------------------------------------------
+
+
+def condensation(side: str, width: int, ipc: int, batch: int, names: list[str]) -> Step:
+    """One iteration of condensation with some estimators, on either side."""
+    train, network = train_split(), network_of(width)
+    if side == "ours":
+        options = Condensation(ipc, batch, ITERATIONS, 1.0, 0.5, "noise", 10**6)
+        panel = {name: PANEL[name] for name in names}
+        return partial(condense, train, None, network, STRATEGY, options, panel, 0, 0, "cpu", quiet)
+    normalised = train.normalisation.normalise(train.pixels)
+    sets = [torch.randn(CLASSES * ipc, 3, SIDE, SIDE) for _ in names]
+
+    def step() -> None:
+        for i, name in (pair for _ in range(ITERATIONS) for pair in enumerate(names)):
+            estimator = BOOK[list(PANEL).index(name)]
+            drawn = draw(STRATEGY, CLASSES, generator("augment"), shared=False)
+            book = textbook.ConvNet(network.draw(generator("network")), frozen=True)
+            real = [normalised[c * EACH + torch.randperm(EACH)[:batch]] for c in range(CLASSES)]
+            starts = [torch.randn(network.features) for _ in range(CLASSES)]
+            own = partial(
+                lambda images, c, drawn: augment(images[None], class_draw(drawn, c))[0], drawn=drawn
+            )
+            gradient = textbook.matching_gradient(book, real, sets[i], own, estimator, K, starts)
+            sets[i] -= gradient
+
+    return step
+
+
+def crafting(side: str, attack: str, width: int, victims: int) -> Step:
+    """The gradient of one step of an attack with 500 poisons."""
+    train, network = train_split(), network_of(width)
+    target = Target(0, 0, train.pixels[0], 0, 1)
+    trained = tuple(
+        networks.to(network.draw(generator("victim", v)), "cpu") for v in range(victims)
+    )
+    indices = torch.arange(EACH, EACH + 500)
+    values = train.pixels[indices].float()
+    if side == "ours":
+        scene = Scene(train, target, network, trained, 500, 0, "cpu")
+        options = Crafting(64, 1.0, 1, 1, "sign_adam", 1, STRATEGY)
+        if attack == "dm":
+            objective = partial(attacks.dm_objective, scene, options)
+        else:
+            wanted = attacks.target_gradients(scene)
+            objective = partial(attacks.gradient_matching_objective, scene, options, wanted)
+        return lambda: attacks._differentiate(objective, values, (0,))
+    normalise = train.normalisation.normalise
+    books = [textbook.ConvNet(weights, frozen=False) for weights in trained]
+    wanted = []
+    for book in books:
+        loss = F.cross_entropy(book(normalise(target.pixels[None])), torch.tensor([1]))
+        wanted.append(torch.autograd.grad(loss, list(book.parameters())))
+
+    def step() -> None:
+        count = 1 if attack == "dm" else len(values)
+        drawn = draw(STRATEGY, count, generator("augment"), shared=True)
+        inputs = normalise(values)
+        if attack == "dm":
+            book = textbook.ConvNet(network.draw(generator("network")), frozen=True)
+            seen = augment(torch.cat([normalise(target.pixels[None]), inputs])[None], drawn)[0]
+            textbook.dm_poison_gradient(book, seen[0], seen[1:])
+        else:
+            seen = augment(inputs.unsqueeze(1), drawn).squeeze(1)
+            textbook.gradient_matching_gradient(books, wanted, seen, 1)
+
+    return step
+
+
+def training(side: str, width: int, images: int) -> Step:
+    """One epoch of an evaluation network on a condensed set."""
+    network = network_of(width)
+    inputs = torch.randn(images, 3, SIDE, SIDE)
+    labels = torch.arange(CLASSES).repeat_interleave(images // CLASSES)
+    if side == "ours":
+        schedule = Schedule(1, 256, 0.01, 0.9, False, 5e-4, "1", STRATEGY)
+        return partial(fit, network, lambda chosen: inputs[chosen], labels, schedule, (0,), quiet)
+
+    def step() -> None:
+        book = textbook.ConvNet(network.draw(generator("network")), frozen=False)
+        sgd = torch.optim.SGD(book.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+
+        def own(batch: Tensor) -> Tensor:
+            drawn = draw(STRATEGY, len(batch), generator("augment"), shared=True)
+            return augment(batch.unsqueeze(1), drawn).squeeze(1)
+
+        textbook.train_epoch(book, sgd, inputs, labels, 256, own)
+
+    return step
+
+
+def convolution(side: str) -> Step:
+    """2560 embeddings at width 128; the other side is conv2d alone, in its best memory order."""
+    network = network_of(128)
+    weights = networks.to(network.draw(generator("network")), "cpu")
+    if side == "ours":
+        inputs = torch.randn(2560, 3, SIDE, SIDE)
+        return partial(networks.embed_all, network, weights, inputs)
+    order = torch.channels_last
+    blocks = [
+        (
+            torch.randn(16, c, side_, side_).contiguous(memory_format=order),
+            weights[f"conv{b}.weight"],
+        )
+        for b, (c, side_) in enumerate(((3, 32), (128, 16), (128, 8)))
+    ]
+
+    @torch.no_grad()
+    def step() -> None:
+        for _ in range(2560 // 16):
+            for inputs, kernels in blocks:
+                F.conv2d(inputs, kernels, padding=1)
+
+    return step
+
+
+def filtering(side: str) -> Step:
+    """An iteration of RDM-DC; the other side is one of plain DM, by the same code."""
+    names = ["rdm_dc" if side == "ours" else "dm"]
+    return condensation("ours", 128, 50, 256, names)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is measured, and the ratio that it must and should reach."""
+
+    name: str
+    step: Callable[[str], Step]
+    must: float
+    aim: float
+
+
+ALL = list(PANEL)
+WORKS = [
+    Work(
+        "DM iteration, width 128, M 50, N 256",
+        partial(condensation, width=128, ipc=50, batch=256, names=["dm"]),
+        2.8,
+        4,
+    ),
+    Work(
+        "five estimators in a panel against five loops",
+        partial(condensation, width=128, ipc=50, batch=256, names=ALL),
+        5.5,
+        8,
+    ),
+    Work(
+        "DM poisoning step, P 500, width 128",
+        partial(crafting, attack="dm", width=128, victims=0),
+        2.5,
+        4,
+    ),
+    Work(
+        "gradient matching step, P 500, 4 victims, width 32",
+        partial(crafting, attack="gradient_matching", width=32, victims=4),
+        1.8,
+        3,
+    ),
+    Work("training epoch, 500 images, width 128", partial(training, width=128, images=500), 2.5, 4),
+    Work(
+        "DM iteration, width 32, M 10, N 128",
+        partial(condensation, width=32, ipc=10, batch=128, names=["dm"]),
+        4,
+        6,
+    ),
+    Work("2560 embeddings against conv2d alone", convolution, 0.55, 0.75),
+    Work("RDM-DC's iteration over DM's, both ours", filtering, 1.08, 1.03),
+]
+"""The other side is the textbook's but for the last two; the last is a cost, less is better."""
+
+
+# --- measuring -------------------------------------------------------------------------------
+
+
+def worker(side: str, threads: int, pipe: Connection) -> None:
+    """Time steps on request: a work's index, or None to end."""
+    torch.set_num_threads(threads)
+    torch.set_num_interop_threads(1)
+    step: Step = lambda: None  # noqa: E731
+    while (order := pipe.recv()) is not None:
+        kind, index = order
+        if kind == "set up":
+            compiled = side == "ours" or WORKS[index].step is filtering
+            if reason := networks.compiling(compiled, "cpu", 16):
+                raise SystemExit(f"bench: {reason}")
+            step = WORKS[index].step(side)
+            step()
+            pipe.send(0.0)
+        else:
+            start = time.perf_counter()
+            step()
+            pipe.send(time.perf_counter() - start)
+
+
+def measure(threads: int, runs: int, only: str) -> pd.DataFrame:
+    """All works, both sides in turn: seconds, ratio, its spread, and what was asked for."""
+    context = multiprocessing.get_context("spawn")
+    sides = {}
+    for side in ("textbook", "ours"):
+        pipe, end = context.Pipe()
+        process = context.Process(target=worker, args=(side, threads, end), daemon=True)
+        process.start()
+        sides[side] = (pipe, process)
+
+    def ask(side: str, order: tuple[str, int]) -> float:
+        pipe, process = sides[side]
+        pipe.send(order)
+        while not pipe.poll(1):
+            if not process.is_alive():
+                raise SystemExit(f"bench: the {side} process ended early; its error is above")
+        return float(pipe.recv())
+
+    rows = []
+    for index, work in enumerate(WORKS):
+        if only not in work.name:
+            continue
+        cost = work.step is filtering
+        for side in sides:
+            ask(side, ("set up", index))
+        pairs = [tuple(ask(side, ("run", index)) for side in sides) for _ in range(runs)]
+        theirs, ours = (statistics.median(column) for column in zip(*pairs, strict=True))
+        ratios = [b / a if cost else a / b for a, b in pairs]
+        middle = statistics.median(ratios)
+        rows.append(
+            {
+                "work": work.name,
+                "other_seconds": theirs,
+                "our_seconds": ours,
+                "ratio": middle,
+                "low": min(ratios),
+                "high": max(ratios),
+                "must": work.must,
+                "aim": work.aim,
+                "meets_must": middle <= work.must if cost else middle >= work.must,
+                "meets_aim": middle <= work.aim if cost else middle >= work.aim,
+                "runs": runs,
+                "threads": threads,
+            }
+        )
+        print(f"{work.name}: {theirs:.3f} s, {ours:.3f} s, {middle:.2f}", flush=True)
+    for pipe, process in sides.values():
+        pipe.send(None)
+        process.join()
+    return pd.DataFrame(rows)
+
+
+def figure(rows: pd.DataFrame, path: Path) -> None:
+    """Ratios as bars, with their spread, and marks at must and aim."""
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    shown = rows[::-1]
+    fig, axes = plt.subplots(figsize=(9, 0.5 * len(shown) + 1.2), layout="constrained")
+    errors = [shown["ratio"] - shown["low"], shown["high"] - shown["ratio"]]
+    axes.barh(
+        shown["work"], shown["ratio"], xerr=errors, color="#88aacc", label="measured, with range"
+    )
+    axes.plot(shown["must"], shown["work"], "|", ms=18, mew=2, color="#000000", label="must")
+    axes.plot(shown["aim"], shown["work"], "|", ms=18, mew=2, color="#d55e00", label="aim")
+    axes.set_xlabel("times as fast as the other side (last row: cost over DM, less is better)")
+    axes.legend(frameon=False)
+    fig.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Measure, print and save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("results/benchmark.csv"))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--only", default="", help="works whose name has this")
+    args = parser.parse_args()
+    rows = measure(args.threads, args.runs, args.only)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    rows.to_csv(args.out, index=False)
+    figure(rows, args.out.with_suffix(".png"))
+    print(rows.round(3).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
