@@ -116,10 +116,13 @@ def _poisons(config: Config, condition: Mapping[str, Any]) -> int:
 # --- images and networks ---------------------------------------------------------------------
 
 
+def _channels(config: Config) -> int:
+    return 1 if config["dataset"]["color"] == "grey" else 3
+
+
 def _values(config: Config) -> int:
     """Values of an image."""
-    channels = 1 if config["dataset"]["color"] == "grey" else 3
-    return int(channels * config["cluster"]["side"] ** 2)
+    return int(_channels(config) * config["cluster"]["side"] ** 2)
 
 
 def _data_mb(config: Config) -> float:
@@ -128,20 +131,24 @@ def _data_mb(config: Config) -> float:
 
 
 def _sides(config: Config) -> list[int]:
-    """The side of each block's input."""
-    return [-(-config["cluster"]["side"] // 2**block) for block in range(config["network"]["depth"])]
+    """The side of each block's input, the first one padded to what ``depth`` halvings divide."""
+    depth = config["network"]["depth"]
+    last = ceil(config["cluster"]["side"] / 2**depth)
+    return [last * 2 ** (depth - block) for block in range(depth)]
 
 
 def _forward(config: Config) -> int:
-    """Operations of one image's embedding: 3 × 3 convolutions from the image to ``width``."""
+    """Operations of one image's embedding: 3 × 3 convolutions from channels to width to width."""
     width, sides = config["network"]["width"], _sides(config)
-    first = 2 * 9 * _values(config) * width
-    return int(first + sum(2 * 9 * width * width * side * side for side in sides[1:]))
+    fan_in = [_channels(config), *[width] * (len(sides) - 1)]
+    return sum(
+        2 * 9 * channels * width * side * side for channels, side in zip(fan_in, sides, strict=True)
+    )
 
 
 def _features(config: Config) -> int:
     """D, an embedding's length."""
-    return int(config["network"]["width"] * -(-_sides(config)[-1] // 2) ** 2)
+    return int(config["network"]["width"] * (_sides(config)[-1] // 2) ** 2)
 
 
 def _tensors_mb(config: Config) -> float:
