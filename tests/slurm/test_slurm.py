@@ -188,19 +188,13 @@ def kill(submitted):
     submitted.process.kill()
     submitted.finish()
     assert "RUNNING" in {state for _, state in submitted.jobs().values()}
-    assert "--unlock" in failed(submitted.folder, VICTIM)
-    commands = re.findall("^    ((?:scancel|snakemake --unlock).*)", CLUSTER, re.M)
-    assert len(commands) == 2
-    for command in commands:
-        filled = command.replace("RUN_ID", submitted.run_id()).replace("config/paper.yaml", SMOKE)
-        program, *arguments = shlex.split(filled)
-        start = [sys.executable, "-m", program] if program == "snakemake" else [program]
-        subprocess.run(
-            [*start, *arguments],
-            cwd=submitted.folder,
-            env=environment(submitted.folder),
-            check=True,
-        )
+    cancel, unlock = re.findall("^    ((?:scancel|snakemake --unlock).*)", CLUSTER, re.M)
+    output_of(*shlex.split(cancel.replace("RUN_ID", submitted.run_id())))
+    folder = submitted.folder
+    assert "--unlock" in failed(folder, VICTIM)
+    arguments = shlex.split(unlock.replace("config/paper.yaml", SMOKE))
+    command = [sys.executable, "-m", *arguments]
+    subprocess.run(command, cwd=folder, env=environment(folder), check=True)
 
 
 @pytest.mark.parametrize("end", [interrupt, kill])
