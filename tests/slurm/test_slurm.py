@@ -41,6 +41,8 @@ def slurm():
     if start.returncode == 77:
         pytest.skip(start.stderr.splitlines()[-1])
     assert start.returncode == 0, start.stderr
+    # what is terminated cleans up as what is interrupted does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     yield
     subprocess.run([HERE / "stop.sh"], check=True)
     assert not Path("/etc/slurm/slurm.conf").exists()
