@@ -9,7 +9,7 @@ LOCKED := $(shell $(PYTHON) -c "import platform as p, sys; \
   print('x86_64-Linux-3.11' == f'{p.machine()}-{p.system()}-{sys.version_info[0]}.{sys.version_info[1]}')")
 REQUIREMENTS := $(if $(filter True,$(LOCKED)),-r requirements.lock,)
 
-.PHONY: table2 tables test bench bench-scale clean
+.PHONY: table2 tables test test-slurm bench bench-scale clean
 
 # on a terminal bars of finished jobs; each job's own progress is in its log below results/
 SNAKEMAKE = if [ -t 1 ]; then set -- --logger rich; fi; $(BIN)/snakemake --cores $(CORES)
@@ -28,6 +28,10 @@ test: $(VENV)/installed
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+# the workflow through a real SLURM on this machine, as root on Debian or Ubuntu; else it is skipped
+test-slurm: $(VENV)/installed
+	$(BIN)/pytest -rs tests/slurm
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/bench.py

@@ -35,6 +35,7 @@ class DigestError(LookupError):
     """A definition that the package does not have."""
 
 
+@cache
 def digest(*roots: str) -> str:
     """Hash (16 hex digits) of the definitions reachable from roots such as "estimators.mean"."""
     reached: set[str] = set()

@@ -338,6 +338,7 @@ CODE = {
     ),
 }
 CONFIG = {
+    "what jobs ask a cluster for": (lambda settings: settings["cluster"].update(gflops=2), {}),
     "eps of one condition": (
         eps_of_one_condition,
         {"poison": 2, "condense_pair": 2, "evaluate_pair": 2, "table": 1, "all": 1},

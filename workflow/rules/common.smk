@@ -7,7 +7,7 @@ from snakemake.utils import validate
 
 sys.path.insert(0, workflow.basedir)
 
-from rdmdc import conditions
+from rdmdc import conditions, resources
 from rdmdc.conditions import as_argument
 from rdmdc.digest import digest
 from rdmdc.errors import InputError

@@ -20,6 +20,21 @@ def source_functions():
 GPUS = int(config["device"] == "cuda")
 
 
+def memory(work):
+    """mem_mb of a rule whose job of some wildcards does that work."""
+    return lambda wildcards, attempt: resources.memory_mb(config, work(wildcards), attempt)
+
+
+def run_time(work):
+    """Minutes of a rule whose job of some wildcards does that work."""
+    return lambda wildcards, attempt: resources.minutes(config, work(wildcards), attempt)
+
+
+def in_panel(stage, panel):
+    """The work of a stage for a panel's instances, by wildcards."""
+    return lambda wildcards: stage(config, conditions.condition_of(wildcards.case), panel)
+
+
 def operations(strategy):
     """The functions that an augmentation strategy uses, as roots of a digest."""
     return [f"augment.{name}" for name in strategy or ["identity"]]
@@ -35,6 +50,9 @@ rule data:
         "results/{preset}/logs/data.log",
     benchmark:
         "results/{preset}/benchmarks/data.tsv"
+    resources:
+        mem_mb=memory(lambda w: resources.data(config)),
+        runtime=run_time(lambda w: resources.data(config)),
     params:
         options=as_argument(conditions.data_options(config)),
         code=digest("stages.data", *source_functions()),
@@ -74,6 +92,8 @@ rule victim:
     threads: config["threads"]
     resources:
         gpu=GPUS,
+        mem_mb=memory(lambda w: resources.victim(config, int(w.epochs))),
+        runtime=run_time(lambda w: resources.victim(config, int(w.epochs))),
     params:
         options=lambda w: as_argument(conditions.pretrain_options(config, int(w.epochs))),
         code=digest("stages.victim", *victim_operations()),
@@ -107,6 +127,8 @@ rule poison:
     threads: config["threads"]
     resources:
         gpu=GPUS,
+        mem_mb=memory(lambda w: resources.poison(config, w.condition)),
+        runtime=run_time(lambda w: resources.poison(config, w.condition)),
     params:
         options=lambda w: as_argument(conditions.poison_options(config, w.condition, int(w.target))),
         code=poison_code,
@@ -154,6 +176,8 @@ for panel, instances in config["panels"].items():
         threads: config["threads"]
         resources:
             gpu=GPUS,
+            mem_mb=memory(in_panel(resources.condense, panel)),
+            runtime=run_time(in_panel(resources.condense, panel)),
         params:
             folder="results/{preset}/{case}/run={run}",
             options=lambda w, panel=panel: as_argument(
@@ -188,6 +212,8 @@ for panel, instances in config["panels"].items():
         threads: config["threads"]
         resources:
             gpu=GPUS,
+            mem_mb=memory(in_panel(resources.evaluate, panel)),
+            runtime=run_time(in_panel(resources.evaluate, panel)),
         params:
             folder="results/{preset}/{case}/run={run}",
             options=lambda w, panel=panel: as_argument(
