@@ -1,5 +1,7 @@
 """A tiny labelled world: three classes of some dozen 8 × 8 images, networks of width 4."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -52,6 +54,12 @@ def target(test):
 def quiet():
     """Progress that nobody looks at."""
     return lambda done, total, loss: None
+
+
+@pytest.fixture(scope="session")
+def never():
+    """Checkpoints of a job that begins at the start and is never stopped."""
+    return SimpleNamespace(resume=lambda: None, offer=lambda state: None)
 
 
 @pytest.fixture
