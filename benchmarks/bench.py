@@ -25,6 +25,7 @@ from torch import Tensor
 from rdmdc import attacks, networks
 from rdmdc.attacks import Crafting, Scene
 from rdmdc.augment import Draw, augment, draw
+from rdmdc.checkpoints import NoCheckpoints
 from rdmdc.condense import Condensation, condense
 from rdmdc.networks import ConvNet
 from rdmdc.randomness import generator
@@ -88,7 +89,20 @@ def condensation(side: str, width: int, ipc: int, batch: int, names: list[str]) 
     if side == "ours":
         options = Condensation(ipc, batch, ITERATIONS, 1.0, 0.5, "noise", 10**6)
         panel = {name: PANEL[name] for name in names}
-        return partial(condense, train, None, network, STRATEGY, options, panel, 0, 0, "cpu", quiet)
+        return partial(
+            condense,
+            train,
+            None,
+            network,
+            STRATEGY,
+            options,
+            panel,
+            0,
+            0,
+            "cpu",
+            quiet,
+            NoCheckpoints(),
+        )
     normalised = train.normalisation.normalise(train.pixels)
     sets = [torch.randn(CLASSES * ipc, 3, SIDE, SIDE) for _ in names]
 
@@ -155,7 +169,16 @@ def training(side: str, width: int, images: int) -> Step:
     labels = torch.arange(CLASSES).repeat_interleave(images // CLASSES)
     if side == "ours":
         schedule = Schedule(1, 256, 0.01, 0.9, False, 5e-4, "1", STRATEGY)
-        return partial(fit, network, lambda chosen: inputs[chosen], labels, schedule, (0,), quiet)
+        return partial(
+            fit,
+            network,
+            lambda chosen: inputs[chosen],
+            labels,
+            schedule,
+            (0,),
+            quiet,
+            NoCheckpoints(),
+        )
 
     def step() -> None:
         book = textbook.ConvNet(network.draw(generator("network")), frozen=False)

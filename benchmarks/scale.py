@@ -22,6 +22,7 @@ import yaml
 
 from rdmdc import artifacts, networks
 from rdmdc.artifacts import Provenance
+from rdmdc.checkpoints import NoCheckpoints
 from rdmdc.condense import Condensation, condense
 from rdmdc.networks import ConvNet
 from rdmdc.records import LabelledImages, Normalisation
@@ -64,7 +65,19 @@ def point(sizes: dict[str, int], threads: int) -> dict[str, float]:
             options = Condensation(sizes["ipc"], sizes["batch"], 1, 1.0, 0.5, "noise", 10)
             panel = {"dm": {"function": "mean"}}
             start = time.perf_counter()
-            condense(train, None, network, STRATEGY, options, panel, 0, run, "cpu", quiet)
+            condense(
+                train,
+                None,
+                network,
+                STRATEGY,
+                options,
+                panel,
+                0,
+                run,
+                "cpu",
+                quiet,
+                NoCheckpoints(),
+            )
             seconds.append(time.perf_counter() - start)
         return {
             "seconds": statistics.median(seconds[1:]),

@@ -31,6 +31,9 @@ COMMANDS: dict[str, Paths] = {
 }
 """The function behind each command, imported when it is called, and its paths."""
 
+LONG = {"stages.victim", "stages.poison", "stages.synthetic", "stages.scores"}
+"""Commands whose state is saved so often."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; exit code 1 with a line on stderr where its input is at fault."""
@@ -42,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.set_defaults(function=function)
         command.add_argument("--options", type=json.loads, required=True, help="JSON")
         command.add_argument("--code", default="", help="digest of the code, for the provenance")
+        if function in LONG:
+            command.add_argument("--checkpoint-minutes", type=float, required=True)
         for path, number in paths.items():
             command.add_argument(f"--{path}", type=Path, metavar="PATH", **number)
     args = parser.parse_args(argv)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rdmdc import networks, rates
 from rdmdc.augment import augment, draw
+from rdmdc.checkpoints import Checkpoints, State
 from rdmdc.networks import ConvNet, Weights
 from rdmdc.progress import OnStep
 from rdmdc.randomness import generator
@@ -70,27 +71,34 @@ class Scene:
         return (self.seed, "poison", self.target.seed)
 
 
-def direct(scene: Scene, crafting: Crafting | None, progress: OnStep) -> "Crafted":
+def direct(
+    scene: Scene, crafting: Crafting | None, progress: OnStep, checkpoints: Checkpoints
+) -> "Crafted":
     """Copies of the target under the adversarial label (§5.3, Table 5); it needs no crafting."""
     indices = choose(scene, [scene.target.adversarial_label])
     copies = scene.target.pixels.expand(len(indices), -1, -1, -1).clone()
     return PoisonSet(indices, scene.train.labels[indices], copies), pd.DataFrame()
 
 
-def dm(scene: Scene, crafting: Crafting, progress: OnStep) -> "Crafted":
+def dm(scene: Scene, crafting: Crafting, progress: OnStep, checkpoints: Checkpoints) -> "Crafted":
     """DM poisoning, Alg. 2: no victims, a fresh random network and augmentation each step."""
     indices = choose(scene, [scene.target.adversarial_label])
-    return craft(scene, indices, crafting, partial(dm_objective, scene, crafting), progress)
+    objective = partial(dm_objective, scene, crafting)
+    return craft(scene, indices, crafting, objective, progress, checkpoints)
 
 
-def gradient_matching(scene: Scene, crafting: Crafting, progress: OnStep) -> "Crafted":
+def gradient_matching(
+    scene: Scene, crafting: Crafting, progress: OnStep, checkpoints: Checkpoints
+) -> "Crafted":
     """Gradient matching, Alg. 1 (Geiping et al. 2021), on pretrained victims."""
     indices = choose(scene, [scene.target.adversarial_label])
     objective = partial(gradient_matching_objective, scene, crafting, target_gradients(scene))
-    return craft(scene, indices, crafting, objective, progress)
+    return craft(scene, indices, crafting, objective, progress, checkpoints)
 
 
-def untargeted(scene: Scene, crafting: Crafting, progress: OnStep) -> "Crafted":
+def untargeted(
+    scene: Scene, crafting: Crafting, progress: OnStep, checkpoints: Checkpoints
+) -> "Crafted":
     """Images of all classes moved away from their class's mean embedding (§2.3).
 
     The paper names no objective: this is Eq. 5's distance, from the clean mean, maximised.
@@ -99,7 +107,7 @@ def untargeted(scene: Scene, crafting: Crafting, progress: OnStep) -> "Crafted":
     indices = choose(scene, classes)
     labels = scene.train.labels[indices]
     objective = partial(untargeted_objective, scene, crafting, labels)
-    return craft(scene, indices, crafting, objective, progress)
+    return craft(scene, indices, crafting, objective, progress, checkpoints)
 
 
 Crafted = tuple[PoisonSet, pd.DataFrame]
@@ -129,7 +137,12 @@ def choose(scene: Scene, classes: Sequence[int]) -> Tensor:
 
 
 def craft(
-    scene: Scene, indices: Tensor, crafting: Crafting, objective: Objective, progress: OnStep
+    scene: Scene,
+    indices: Tensor,
+    crafting: Crafting,
+    objective: Objective,
+    progress: OnStep,
+    checkpoints: Checkpoints,
 ) -> Crafted:
     """The loop of Algs. 1 and 2: random start, T projected steps, R restarts, the best one kept.
 
@@ -142,19 +155,33 @@ def craft(
     low, high = (base - crafting.eps).clamp(min=0), (base + crafting.eps).clamp(max=255)
     rows: list[tuple[int, int, float]] = []
     best, best_score = base, float("inf")
-    for restart in range(crafting.restarts):
+    if (state := checkpoints.resume()) is not None:
+        best, best_score = state.group("pixels", scene.device)["best"], state.facts["best_score"]
+        rows = state.facts["rows"]
+    for restart in range(state.facts["restart"] if state else 0, crafting.restarts):
         purpose = (*scene.purpose, "restart", restart)
         noise = torch.rand(base.shape, generator=generator(*purpose, "start")).to(scene.device)
         values = (base + (2 * noise - 1) * crafting.eps).round().clamp(low, high)
-        stepper = OPTIMISERS[crafting.optimiser](crafting)
-        for t in range(crafting.iterations):
+        moments: Moments = {}
+        done = 0
+        if state is not None:  # it is of the first restart here
+            values = state.group("pixels", scene.device)["values"]
+            moments, done = state.group("moments", scene.device), state.facts["iterations"]
+            state = None
+        for t in range(done, crafting.iterations):
             loss, gradient = _differentiate(objective, values, (*purpose, t))
-            values = (values - stepper(gradient, t)).clamp(low, high)
+            change, moments = OPTIMISERS[crafting.optimiser](crafting, gradient, moments, t)
+            values = (values - change).clamp(low, high)
             rows.append((restart, t, loss))
             progress(
                 restart * crafting.iterations + t + 1,
                 crafting.restarts * crafting.iterations,
                 loss,
+            )
+            pixels = {"values": values, "best": best}
+            facts = {"restart": restart, "iterations": t + 1, "best_score": best_score}
+            checkpoints.offer(
+                State({"pixels": pixels, "moments": moments}, {**facts, "rows": rows})
             )
         values = values.round().clamp(low, high)
         score = score_on_common_draws(scene, crafting, objective, values)
@@ -194,36 +221,34 @@ def _differentiate(objective: Objective, values: Tensor, purpose: Purpose) -> tu
 
 # --- optimisers ------------------------------------------------------------------------------
 
-Stepper = Callable[[Tensor, int], Tensor]
-"""What to subtract from the pixel values, in 255ths, for a gradient at iteration t."""
+Moments = dict[str, Tensor]
+"""What an optimiser keeps from one iteration to the next; nothing before the first."""
 
 
-def sign_adam(crafting: Crafting) -> Stepper:
-    """The paper's "signed Adam, equivalent to signed momentum SGD": ± step by the moment's sign."""
-    moment: list[Tensor] = []
+def sign_adam(
+    crafting: Crafting, gradient: Tensor, moments: Moments, t: int
+) -> tuple[Tensor, Moments]:
+    """The paper's "signed Adam, equivalent to signed momentum SGD": ± step by the moment's sign.
 
-    def step(gradient: Tensor, t: int) -> Tensor:
-        last = moment.pop() if moment else torch.zeros_like(gradient)
-        moment.append(MOMENTUM * last + (1 - MOMENTUM) * gradient)
-        return crafting.step * moment[0].sign()
+    Optimisers give what to subtract from the pixel values, in 255ths, for a gradient at iteration
+    t, and their new moments.
+    """
+    last = moments.get("first", torch.zeros_like(gradient))
+    first = MOMENTUM * last + (1 - MOMENTUM) * gradient
+    return crafting.step * first.sign(), {"first": first}
 
-    return step
 
-
-def adam_of_signs(crafting: Crafting) -> Stepper:
+def adam_of_signs(
+    crafting: Crafting, gradient: Tensor, moments: Moments, t: int
+) -> tuple[Tensor, Moments]:
     """Witches' Brew's: Adam fed with the gradient's sign, its step × 0.1 at 3/8, 5/8 and 7/8."""
-    moments: list[tuple[Tensor, Tensor]] = []
-
-    def step(gradient: Tensor, t: int) -> Tensor:
-        sign = gradient.sign()
-        first, second = moments.pop() if moments else (torch.zeros_like(sign),) * 2
-        first, second = 0.9 * first + 0.1 * sign, 0.999 * second + 0.001 * sign.square()
-        moments.append((first, second))
-        decays = sum(8 * t >= eighths * crafting.iterations for eighths in (3, 5, 7))
-        unbiased = first / (1 - 0.9 ** (t + 1)), second / (1 - 0.999 ** (t + 1))
-        return crafting.step * 0.1**decays * unbiased[0] / (unbiased[1].sqrt() + 1e-8)
-
-    return step
+    sign, zeros = gradient.sign(), torch.zeros_like(gradient)
+    first = 0.9 * moments.get("first", zeros) + 0.1 * sign
+    second = 0.999 * moments.get("second", zeros) + 0.001 * sign.square()
+    decays = sum(8 * t >= eighths * crafting.iterations for eighths in (3, 5, 7))
+    unbiased = first / (1 - 0.9 ** (t + 1)), second / (1 - 0.999 ** (t + 1))
+    step = crafting.step * 0.1**decays * unbiased[0] / (unbiased[1].sqrt() + 1e-8)
+    return step, {"first": first, "second": second}
 
 
 OPTIMISERS = {f.__name__: f for f in (sign_adam, adam_of_signs)}

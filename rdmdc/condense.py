@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rdmdc import networks
 from rdmdc.augment import Draw, augment, draw
+from rdmdc.checkpoints import Checkpoints, State
 from rdmdc.deviation import trace_rows
 from rdmdc.estimators import ESTIMATORS, Estimate
 from rdmdc.networks import ConvNet, Weights
@@ -65,6 +66,7 @@ def condense(
     run: int,
     device: str,
     progress: OnStep,
+    checkpoints: Checkpoints,
 ) -> dict[str, tuple[SyntheticSet, pd.DataFrame]]:
     """Alg. 3 for each instance of the panel: its synthetic set and its trace.
 
@@ -82,8 +84,12 @@ def condense(
     momenta = {name: torch.zeros_like(start) for name in panel}
     traces: dict[str, list[dict[str, Any]]] = {name: [] for name in panel}
     loss = float("nan")  # of the panel's last instance when it was last logged
+    done = 0
+    if (state := checkpoints.resume()) is not None:
+        sets, momenta = state.group("sets", device), state.group("momenta", device)
+        done, loss, traces = (state.facts[key] for key in ("iterations", "loss", "traces"))
 
-    for number in range(options.iterations):
+    for number in range(done, options.iterations):
         purpose = (seed, "condense", run, number)
         weights = networks.to(network.draw(generator(*purpose, "network")), device)
         draws = draw(strategy, classes, generator(*purpose, "augmentation"), shared=False)
@@ -102,6 +108,8 @@ def condense(
                 ]
                 loss = float(terms.sum())
         progress(number + 1, options.iterations, loss)
+        facts = {"iterations": number + 1, "loss": loss, "traces": traces}
+        checkpoints.offer(State({"sets": sets, "momenta": momenta}, facts))
 
     labels = torch.arange(classes).repeat_interleave(options.ipc)
     return {

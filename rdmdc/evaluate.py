@@ -6,6 +6,7 @@ import pandas as pd
 from torch import Tensor
 
 from rdmdc import networks
+from rdmdc.checkpoints import Checkpoints, Part
 from rdmdc.networks import ConvNet, Weights
 from rdmdc.progress import OnStep
 from rdmdc.records import LabelledImages, RecordError, SyntheticSet, Target
@@ -25,6 +26,7 @@ def evaluate(
     run: int,
     device: str,
     progress: OnStep,
+    checkpoints: Checkpoints,
 ) -> pd.DataFrame:
     """Scores of ``trained`` networks: a row per network and target (§5.1).
 
@@ -37,10 +39,15 @@ def evaluate(
         if getattr(synthetic, what) != getattr(test, what):
             raise RecordError(f"the condensed set and the test split differ in {what}")
     inputs, labels = synthetic.inputs.to(device), synthetic.labels.to(device)
-    rows = []
-    for number in range(trained):
+    state = checkpoints.resume()
+    done, rows = (state.facts["networks"], state.facts["rows"]) if state else (0, [])
+    for number in range(done, trained):
         purpose = (seed, "evaluate", run, number)
-        weights = fit(network, lambda chosen: inputs[chosen], labels, schedule, purpose, progress)
+        mine = Part(checkpoints, state, {"networks": number, "rows": rows})
+        state = None  # it is the first network's
+        weights = fit(
+            network, lambda chosen: inputs[chosen], labels, schedule, purpose, progress, mine
+        )
         accuracy = _accuracy(network, weights, test, device)
         for target in targets:
             pixels = target.pixels[None].to(device)

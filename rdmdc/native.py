@@ -94,7 +94,7 @@ def library() -> ctypes.CDLL:
     compiler = os.environ.get("CC", "cc")
     if shutil.which(compiler) is None:
         raise NativeError(f"there is no C compiler {compiler}")
-    kind = f"{FLAGS} {compiler} {platform.machine()} {_processor()}".encode()
+    kind = f"{FLAGS} {compiler} {processor()}".encode()
     name = hashlib.sha256(SOURCE.read_bytes() + kind).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "rdmdc").expanduser()
     path = folder / f"convnet-{name}.so"
@@ -121,13 +121,13 @@ def _keep_pages() -> None:
             mallopt(option, 1 << 30)
 
 
-def _processor() -> str:
-    """What the processor can do: a cache may be shared by machines of several kinds."""
-    try:
+def processor() -> str:
+    """A name for what the processor can do: folders may be shared by machines of several kinds."""
+    abilities = platform.processor()
+    with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+        abilities = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return f"{platform.machine()} {hashlib.sha256(abilities.encode()).hexdigest()[:8]}"
 
 
 def _compile(compiler: str, path: Path) -> None:

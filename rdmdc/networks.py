@@ -168,6 +168,17 @@ def compiling(wanted: bool, device: str, width: int) -> str | None:
     return reason
 
 
+def arithmetic(device: str) -> dict[str, str | int | bool]:
+    """What rounding depends on here: how networks run, threads, torch and the processor."""
+    name = torch.cuda.get_device_name() if device == "cuda" else native.processor()
+    return {
+        "compiled": _compiling,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "processor": name,
+    }
+
+
 @cache
 def _compiled(network: ConvNet, count: int) -> Callable[[Mapping[str, Tensor], Tensor], Tensor]:
     # a function of its own for every shape: torch gives up on one that meets too many

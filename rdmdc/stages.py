@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from rdmdc import artifacts, attacks, datasets, networks, targets
 from rdmdc.artifacts import Provenance
 from rdmdc.attacks import Crafting, Scene
+from rdmdc.checkpoints import JobCheckpoints, Part
 from rdmdc.condense import Condensation, condense
 from rdmdc.conditions import condition_of
 from rdmdc.errors import InputError
@@ -47,15 +49,17 @@ def victim(args: argparse.Namespace) -> None:
     """Pretrain one victim for gradient matching."""
     provenance = _begin(args, [args.train])
     train = artifacts.load_images(args.train, _expect(args, "dataset"))
-    weights = pretrain(
-        train,
-        _network(args, train),
-        Schedule.of(args.options["pretrain"]),
-        args.options["seed"],
-        args.options["device"],
-        Progress("pretrain"),
-    )
-    artifacts.save_weights(args.weights, weights, provenance)
+    with _checkpoints(args, provenance, args.weights) as checkpoints:
+        weights = pretrain(
+            train,
+            _network(args, train),
+            Schedule.of(args.options["pretrain"]),
+            args.options["seed"],
+            args.options["device"],
+            Progress("pretrain"),
+            checkpoints,
+        )
+        artifacts.save_weights(args.weights, weights, provenance)
 
 
 def poison(args: argparse.Namespace) -> None:
@@ -78,9 +82,10 @@ def poison(args: argparse.Namespace) -> None:
         chosen = options["crafting"]
         crafting = Crafting(**{**chosen, "augmentation": tuple(chosen["augmentation"])})
     attack = attacks.ATTACKS[options["attack"]]
-    poisons, trace = attack(scene, crafting, Progress(options["attack"]))
-    artifacts.save_poisons(args.poisons, poisons, provenance)
-    artifacts.save_rows(args.trace, "crafting trace", trace, provenance)
+    with _checkpoints(args, provenance, args.poisons) as checkpoints:
+        poisons, trace = attack(scene, crafting, Progress(options["attack"]), checkpoints)
+        artifacts.save_poisons(args.poisons, poisons, provenance)
+        artifacts.save_rows(args.trace, "crafting trace", trace, provenance)
 
 
 def synthetic(args: argparse.Namespace) -> None:
@@ -90,24 +95,27 @@ def synthetic(args: argparse.Namespace) -> None:
     train = artifacts.load_images(args.train, _expect(args, "dataset"))
     expected = _expect(args, "dataset", "network", "seed")
     poisons = [artifacts.load_poisons(path, expected) for path in args.poisons]
-    condensed = condense(
-        train,
-        poisons[0] if poisons else None,
-        _network(args, train),
-        options["augmentation"],
-        Condensation(**options["condense"]),
-        options["estimators"],
-        options["seed"],
-        options["run"],
-        options["device"],
-        Progress("condense"),
-    )
-    for instance, (made, trace) in condensed.items():
-        own = {key: value for key, value in options.items() if key != "estimators"}
-        own |= {"instance": instance, "estimator": options["estimators"][instance]}
-        mine = replace(provenance, options=own)
-        artifacts.save_synthetic(args.folder / f"{instance}.parquet", made, mine)
-        artifacts.save_rows(args.folder / f"{instance}.trace.parquet", "trace", trace, mine)
+    first = next(iter(options["estimators"]))
+    with _checkpoints(args, provenance, args.folder / f"{first}.parquet") as checkpoints:
+        condensed = condense(
+            train,
+            poisons[0] if poisons else None,
+            _network(args, train),
+            options["augmentation"],
+            Condensation(**options["condense"]),
+            options["estimators"],
+            options["seed"],
+            options["run"],
+            options["device"],
+            Progress("condense"),
+            checkpoints,
+        )
+        for instance, (made, trace) in condensed.items():
+            own = {key: value for key, value in options.items() if key != "estimators"}
+            own |= {"instance": instance, "estimator": options["estimators"][instance]}
+            mine = replace(provenance, options=own)
+            artifacts.save_synthetic(args.folder / f"{instance}.parquet", made, mine)
+            artifacts.save_rows(args.folder / f"{instance}.trace.parquet", "trace", trace, mine)
 
 
 def scores(args: argparse.Namespace) -> None:
@@ -117,27 +125,49 @@ def scores(args: argparse.Namespace) -> None:
     test = artifacts.load_images(args.test, _expect(args, "dataset"))
     chosen = [artifacts.load_target(path, _expect(args, "dataset")) for path in args.targets]
     expected = _expect(args, "dataset", "network", "seed", "case", "run")
-    for instance in options["instances"]:
-        path = args.folder / f"{instance}.parquet"
-        inputs = {**provenance.inputs, str(path): artifacts.verified(path)}
-        rows = evaluate(
-            artifacts.load_synthetic(path, expected | {"instance": instance}),
-            test,
-            chosen,
-            _network(args, test),
-            Schedule.of(options["evaluate"]),
-            options["evaluate"]["networks"],
-            options["seed"],
-            options["run"],
-            options["device"],
-            Progress(f"evaluate {instance}"),
-        )
-        rows = rows.assign(
-            condition=condition_of(options["case"]), run=options["run"], instance=instance
-        )
-        own = {key: value for key, value in options.items() if key != "instances"}
-        mine = replace(provenance, inputs=inputs, options=own | {"instance": instance})
-        artifacts.save_rows(args.folder / f"{instance}.scores.parquet", "scores", rows, mine)
+    sets = {name: args.folder / f"{name}.parquet" for name in options["instances"]}
+    hashes = {str(path): artifacts.verified(path) for path in sets.values()}
+    everything = replace(provenance, inputs={**provenance.inputs, **hashes})
+    first = args.folder / f"{options['instances'][0]}.scores.parquet"
+    with _checkpoints(args, everything, first) as checkpoints:
+        state = checkpoints.resume()
+        scored = state.facts["scored"] if state else {}
+        for instance in [name for name in sets if name not in scored]:
+            rows = evaluate(
+                artifacts.load_synthetic(sets[instance], expected | {"instance": instance}),
+                test,
+                chosen,
+                _network(args, test),
+                Schedule.of(options["evaluate"]),
+                options["evaluate"]["networks"],
+                options["seed"],
+                options["run"],
+                options["device"],
+                Progress(f"evaluate {instance}"),
+                Part(checkpoints, state, {"scored": scored}),
+            )
+            state = None  # it is the first set's
+            scored = {**scored, instance: rows.to_dict("records")}
+        for instance, path in sets.items():
+            rows = pd.DataFrame(scored[instance]).assign(
+                condition=condition_of(options["case"]), run=options["run"], instance=instance
+            )
+            inputs = {**provenance.inputs, str(path): hashes[str(path)]}
+            own = {key: value for key, value in options.items() if key != "instances"}
+            mine = replace(provenance, inputs=inputs, options=own | {"instance": instance})
+            artifacts.save_rows(args.folder / f"{instance}.scores.parquet", "scores", rows, mine)
+
+
+def _checkpoints(args: argparse.Namespace, provenance: Provenance, output: Path) -> JobCheckpoints:
+    """The job's checkpoints beside an output; only what decides the same bits resumes one."""
+    identity = {
+        "stage": provenance.stage,
+        "options": provenance.options,
+        "code": provenance.code,
+        "inputs": provenance.inputs,
+        **networks.arithmetic(args.options["device"]),
+    }
+    return JobCheckpoints(output, args.checkpoint_minutes, identity)
 
 
 def _begin(args: argparse.Namespace, inputs: list[Path]) -> Provenance:

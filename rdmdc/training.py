@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rdmdc import networks, rates
 from rdmdc.augment import augment, draw
+from rdmdc.checkpoints import Checkpoints, State
 from rdmdc.networks import ConvNet, Weights
 from rdmdc.progress import OnStep
 from rdmdc.randomness import generator
@@ -47,14 +48,18 @@ def fit(
     schedule: Schedule,
     purpose: tuple[int | str, ...],
     progress: OnStep,
+    checkpoints: Checkpoints,
 ) -> Weights:
     """Weights trained from scratch; ``inputs_of`` gives the normalised inputs of some indices.
 
     Every draw (initial weights, order, augmentation) is made for ``purpose``; the device is the
     labels'. With ``epochs`` 0 the weights are the initial ones.
     """
-    start = networks.to(network.draw(generator(*purpose, "weights")), labels.device)
-    weights = {name: value.requires_grad_() for name, value in start.items()}
+    device, state = labels.device, checkpoints.resume()
+    start = (
+        state.group("weights", device) if state else network.draw(generator(*purpose, "weights"))
+    )
+    weights = {n: value.requires_grad_() for n, value in networks.to(start, device).items()}
     optimiser = torch.optim.SGD(
         weights.values(),
         lr=schedule.learning_rate,
@@ -62,24 +67,37 @@ def fit(
         nesterov=schedule.nesterov,
         weight_decay=schedule.weight_decay,
     )
-    chunk = networks.even_chunk(min(schedule.batch, len(labels)), 1, labels.device.type)
+    momenta = networks.to(state.group("momenta", device), device) if state else {}
+    for name, value in momenta.items():
+        optimiser.state[weights[name]]["momentum_buffer"] = value
+    done = state.facts["steps"] if state else 0
+    chunk = networks.even_chunk(min(schedule.batch, len(labels)), 1, device.type)
     decay_at = rates.count(schedule.decay_after, schedule.epochs)
-    for epoch in range(schedule.epochs):
-        if epoch == decay_at:
-            for group in optimiser.param_groups:
-                group["lr"] *= 0.1
+    per_epoch = -(-len(labels) // schedule.batch)
+    for epoch in range(done // per_epoch, schedule.epochs):
+        for group in optimiser.param_groups:
+            group["lr"] = schedule.learning_rate * (0.1 if epoch >= decay_at else 1)
         draws = generator(*purpose, "epoch", epoch)
         loss = torch.zeros(())
-        for chosen in torch.randperm(len(labels), generator=draws).split(schedule.batch):
-            batch = inputs_of(chosen)
+        order = torch.randperm(len(labels), generator=draws)
+        for step, chosen in enumerate(order.split(schedule.batch), epoch * per_epoch):
             drawn = draw(schedule.augmentation, len(chosen), draws, shared=True)
-            batch = augment(batch.unsqueeze(1), drawn).squeeze(1)
+            if step < done:  # before the checkpoint: of this step only the draws are made again
+                continue
+            batch = augment(inputs_of(chosen).unsqueeze(1), drawn).squeeze(1)
             loss = F.cross_entropy(networks.logits(network, weights, batch, chunk), labels[chosen])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
+            checkpoints.offer(_state(weights, optimiser, step + 1))
         progress(epoch + 1, schedule.epochs, float(loss.detach()))
     return {name: value.detach() for name, value in weights.items()}
+
+
+def _state(weights: Weights, optimiser: torch.optim.SGD, steps: int) -> State:
+    momenta = {name: optimiser.state[w].get("momentum_buffer") for name, w in weights.items()}
+    momenta = {name: value for name, value in momenta.items() if value is not None}
+    return State({"weights": weights, "momenta": momenta}, {"steps": steps})
 
 
 def pretrain(
@@ -89,6 +107,7 @@ def pretrain(
     seed: int,
     device: str,
     progress: OnStep,
+    checkpoints: Checkpoints,
 ) -> Weights:
     """A victim for gradient matching, trained on clean data for ``schedule.epochs`` (Alg. 1).
 
@@ -99,4 +118,5 @@ def pretrain(
         return train.normalisation.normalise(train.pixels[chosen].to(device))
 
     purpose = (seed, "pretrain", schedule.epochs)
-    return fit(network, inputs_of, train.labels.to(device), schedule, purpose, progress)
+    labels = train.labels.to(device)
+    return fit(network, inputs_of, labels, schedule, purpose, progress, checkpoints)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from rdmdc import networks
+from rdmdc.checkpoints import NoCheckpoints
 from rdmdc.networks import ConvNet
 from rdmdc.records import LabelledImages, Normalisation, Target
 
@@ -52,6 +53,12 @@ def target(test):
 def quiet():
     """Progress that nobody looks at."""
     return lambda done, total, loss: None
+
+
+@pytest.fixture(scope="session")
+def never():
+    """Checkpoints of a job that begins at the start and is never stopped."""
+    return NoCheckpoints()
 
 
 @pytest.fixture

@@ -39,11 +39,11 @@ def scene(train, target, network):
 
 
 @pytest.fixture(scope="module")
-def run(quiet):
+def run(quiet, never):
     """Poisons and trace of an attack by name."""
 
     def run(attack, scene, crafting=CRAFTING):
-        return attacks.ATTACKS[attack](scene, crafting, quiet)
+        return attacks.ATTACKS[attack](scene, crafting, quiet, never)
 
     return run
 
@@ -123,12 +123,14 @@ def linear(signs):
 
 @pytest.mark.parametrize("optimiser", attacks.OPTIMISERS)
 @pytest.mark.parametrize("eps", [0, 1, 8, 255])
-def test_a_linear_objective_ends_in_the_corner_of_box_and_pixel_range(scene, quiet, eps, optimiser):
+def test_a_linear_objective_ends_in_the_corner_of_box_and_pixel_range(
+    scene, quiet, never, eps, optimiser
+):
     indices = torch.tensor([12, 13, 20])
     base = scene.train.pixels[indices].int()
     signs = torch.rand(base.shape, generator=generator("signs")).sub(0.5).sign()
     crafting = replace(CRAFTING, eps=eps, step=eps / 4 + 0.3, optimiser=optimiser)
-    poisons, _ = attacks.craft(scene, indices, crafting, linear(signs), quiet)
+    poisons, _ = attacks.craft(scene, indices, crafting, linear(signs), quiet, never)
     corner = (base - eps * signs.int()).clamp(0, 255)
     assert poisons.pixels.dtype == torch.uint8
     assert torch.equal(poisons.pixels.int(), corner)
@@ -153,12 +155,12 @@ def test_poisons_stay_within_eps(scene, run, eps, step, iterations, optimiser, a
     assert eps == 0 or int(delta.abs().max()) > 0
 
 
-def test_the_start_is_uniform_in_the_box(scene, quiet):
+def test_the_start_is_uniform_in_the_box(scene, quiet, never):
     """Without an iteration the random start is returned: noise from −eps to eps on the grid."""
     mid = torch.full_like(scene.train.pixels, 128)
     grey = replace(scene, train=replace(scene.train, pixels=mid), poisons=14)
     crafting = replace(CRAFTING, iterations=0, eps=60)
-    delta = attacks.dm(grey, crafting, quiet)[0].pixels.int() - 128
+    delta = attacks.dm(grey, crafting, quiet, never)[0].pixels.int() - 128
     assert (int(delta.min()), int(delta.max())) == (-60, 60)
     assert abs(float(delta.float().mean())) < 3
     assert abs(float(delta.float().std()) - 60 / 3**0.5) < 2
@@ -203,7 +205,7 @@ def test_the_objective_falls(scene, run, attack, optimiser):
         assert better < worse - 0.1 * abs(worse)
 
 
-def test_every_iteration_draws_anew_inside_the_box(scene, quiet):
+def test_every_iteration_draws_anew_inside_the_box(scene, quiet, never):
     """A network and an augmentation for each restart, iteration and score, each its own; pixel
     values are projected at every step, not at the end alone, and stay on the grid of uint8."""
     seen, base = [], scene.train.pixels[12:14].float()
@@ -216,7 +218,7 @@ def test_every_iteration_draws_anew_inside_the_box(scene, quiet):
         yield values.sum() if len(seen) % 2 else -values.sum()
 
     crafting = replace(CRAFTING, eps=3, restarts=2, iterations=3, scoring_draws=2)
-    attacks.craft(scene, torch.tensor([12, 13]), crafting, objective, quiet)
+    attacks.craft(scene, torch.tensor([12, 13]), crafting, objective, quiet, never)
     draws, scores = seen[:3] + seen[5:8], seen[3:5] + seen[8:]
     assert len(set(draws)) == 6
     assert scores[:2] == scores[2:], "restarts are scored on other draws"
@@ -257,10 +259,10 @@ def test_the_best_restart_is_kept(scene, run, attack):
         assert torch.equal(prefix.pixels, poisons.pixels) == (kept == best)
 
 
-def test_the_trace_has_a_row_per_iteration_and_one_for_the_score(scene, quiet):
+def test_the_trace_has_a_row_per_iteration_and_one_for_the_score(scene, never):
     told = []
     crafting = replace(CRAFTING, restarts=2, iterations=3, scoring_draws=1)
-    _, trace = attacks.dm(scene, crafting, lambda *progress: told.append(progress))
+    _, trace = attacks.dm(scene, crafting, lambda *progress: told.append(progress), never)
     expected = [(r, t) for r in range(2) for t in (0, 1, 2, -1)]
     assert list(zip(trace.restart, trace.iteration, strict=True)) == expected
     assert [(done, of) for done, of, _ in told] == [(i, 6) for i in range(1, 7)]
@@ -383,8 +385,12 @@ def test_no_poisons_are_an_error(scene, run, poisons):
 
 
 def steps(optimiser, gradients, **options):
-    step = attacks.OPTIMISERS[optimiser](replace(CRAFTING, iterations=len(gradients), **options))
-    return [step(gradient, t) for t, gradient in enumerate(gradients)]
+    crafting = replace(CRAFTING, iterations=len(gradients), **options)
+    made, moments = [], {}
+    for t, gradient in enumerate(gradients):
+        step, moments = attacks.OPTIMISERS[optimiser](crafting, gradient, moments, t)
+        made.append(step)
+    return made
 
 
 @pytest.fixture(scope="module")

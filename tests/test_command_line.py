@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from rdmdc import artifacts, conditions, native, progress
-from rdmdc.__main__ import COMMANDS, main
+from rdmdc.__main__ import COMMANDS, LONG, main
 from rdmdc.conditions import as_argument
 from rdmdc.progress import Progress
 
@@ -60,6 +60,8 @@ CONFIG = edited(
 
 def argv(command, options, **paths):
     words = [command, "--options", as_argument(options), "--code", "c0de"]
+    if any(function.endswith(f".{command}") for function in LONG):
+        words += ["--checkpoint-minutes", "5"]
     for name, path in paths.items():
         words += [f"--{name}", *map(str, path if isinstance(path, list) else [path])]
     return words
@@ -368,7 +370,10 @@ def test_exit_code_of_the_process(world, tmp_path):
         (["target", "--options", "{}", "--test", "x"], "required: --target"),
         (["target", "--options", "{", "--test", "x", "--target", "y"], "argument --options"),
         (["table", "--options", "{}", "--csv", "x", "--markdown", "y"], "required: --scores"),
-        (["scores", "--options", "{}", "--test", "x", "--folder", "y"], "required: --targets"),
+        (
+            ["scores", "--options", "{}", "--test", "x", "--folder", "y"],
+            "required: --checkpoint-minutes, --targets",
+        ),
     ],
 )
 def test_misuse(words, fault, capsys):

@@ -38,12 +38,14 @@ PANEL = {
 
 
 @pytest.fixture(scope="module")
-def run(train, network, quiet):
+def run(train, network, quiet, never):
     """Condense with the tiny world's arguments, some of them changed."""
 
     def run(panel=PANEL, train=train, poisons=None, seed=5, run=0, network=network, **options):
         chosen = replace(OPTIONS, **options)
-        return condense(train, poisons, network, STRATEGY, chosen, panel, seed, run, "cpu", quiet)
+        return condense(
+            train, poisons, network, STRATEGY, chosen, panel, seed, run, "cpu", quiet, never
+        )
 
     return run
 
@@ -312,11 +314,21 @@ def test_starts_depend_on_seed_and_run_and_are_shared_by_the_panel(run, initiali
 # --- the trace -------------------------------------------------------------------------------
 
 
-def test_the_trace_has_a_row_per_logged_iteration_and_class(run, train, network):
+def test_the_trace_has_a_row_per_logged_iteration_and_class(train, network, never):
     told = []
     options = replace(OPTIONS, iterations=8, log_every=3)
     made = condense(
-        train, None, network, STRATEGY, options, PANEL, 5, 0, "cpu", lambda *p: told.append(p[:2])
+        train,
+        None,
+        network,
+        STRATEGY,
+        options,
+        PANEL,
+        5,
+        0,
+        "cpu",
+        lambda *p: told.append(p[:2]),
+        never,
     )
     for _, trace in made.values():
         rows = list(zip(trace.iteration, trace["class"], strict=True))

@@ -48,9 +48,16 @@ def targets(test):
 
 
 @pytest.fixture(scope="module")
-def run(condensed, test, targets, network, quiet):
+def run(condensed, test, targets, network, quiet, never):
     def run(synthetic=condensed, test=test, targets=targets, schedule=SHORT, trained=2, **more):
-        options = {"seed": 1, "run": 0, "device": "cpu", "progress": quiet, **more}
+        options = {
+            "seed": 1,
+            "run": 0,
+            "device": "cpu",
+            "progress": quiet,
+            "checkpoints": never,
+            **more,
+        }
         return evaluate(synthetic, test, targets, network, schedule, trained, **options)
 
     return run
@@ -86,7 +93,7 @@ def test_a_row_per_network_and_target(run):
 
 
 def test_scores_are_an_independent_count(
-    run, condensed, test, targets, network, quiet, monkeypatch
+    run, condensed, test, targets, network, quiet, never, monkeypatch
 ):
     """Accuracy, probabilities and margin from the networks' logits, image by image; the test split
     goes through in blocks that do not divide it."""
@@ -101,6 +108,7 @@ def test_scores_are_an_independent_count(
             SHORT,
             (1, "evaluate", 0, number),
             quiet,
+            never,
         )
 
         def logits(pixels, weights=weights):

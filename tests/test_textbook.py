@@ -57,14 +57,14 @@ def the_loop(train, options, seed):
     return made
 
 
-def test_twenty_iterations(images):
+def test_twenty_iterations(images, quiet, never):
     """To 1e-4 of the set, which moves by 5e-2. The rate is low: where rounding decides a ReLU, two
     paths in single precision part, and torch's own from the textbook's as much as ours."""
     expected = the_loop(images, OPTIONS, 7)
     panel = {"dm": {"function": "mean"}}
-    made = condense(
-        images, None, NETWORK, STRATEGY, OPTIONS, panel, 7, 0, "cpu", lambda done, of, loss: None
-    )["dm"][0].inputs
+    made = condense(images, None, NETWORK, STRATEGY, OPTIONS, panel, 7, 0, "cpu", quiet, never)[
+        "dm"
+    ][0].inputs
     start = torch.randn(made.shape, generator=generator(7, "condense", 0, "start"))
     assert (expected - start).norm() > 0.04 * start.norm(), "nothing has moved"
     assert (made - expected).norm() < 1e-4 * expected.norm()

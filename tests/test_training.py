@@ -24,13 +24,13 @@ PURPOSE = ("a purpose", 2)
 
 
 @pytest.fixture(scope="module")
-def run(train, network, quiet):
+def run(train, network, quiet, never):
     """Fit the tiny training split under a changed schedule."""
     inputs = train.normalisation.normalise(train.pixels)
 
     def run(purpose=PURPOSE, progress=quiet, **changes):
         chosen = replace(SCHEDULE, **changes)
-        return fit(network, lambda i: inputs[i], train.labels, chosen, purpose, progress)
+        return fit(network, lambda i: inputs[i], train.labels, chosen, purpose, progress, never)
 
     return run
 
@@ -39,9 +39,9 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_learns_an_easy_set(train, test, network, quiet):
+def test_learns_an_easy_set(train, test, network, quiet, never):
     schedule = replace(SCHEDULE, epochs=40, augmentation=("crop", "flip"))
-    weights = pretrain(train, network, schedule, 0, "cpu", quiet)
+    weights = pretrain(train, network, schedule, 0, "cpu", quiet, never)
     predicted = network.logits(weights, test.normalisation.normalise(test.pixels)).argmax(1)
     assert float((predicted == test.labels).float().mean()) > 0.95
 
@@ -111,12 +111,12 @@ def test_progress_is_told_each_epoch(run):
     assert all(loss > 0 for *_, loss in told)
 
 
-def test_victims_of_other_epochs_or_seeds_start_elsewhere(train, network, quiet):
+def test_victims_of_other_epochs_or_seeds_start_elsewhere(train, network, quiet, never):
     """Without a learning rate the weights stay what they were at the start."""
 
     def start(epochs, seed=0):
         still = replace(SCHEDULE, epochs=epochs, learning_rate=0.0)
-        return pretrain(train, network, still, seed, "cpu", quiet)
+        return pretrain(train, network, still, seed, "cpu", quiet, never)
 
     starts = [start(0), start(1), start(2), start(0, seed=1), start(1, seed=1)]
     assert len({float(s["conv0.weight"].sum()) for s in starts}) == 5
@@ -124,11 +124,11 @@ def test_victims_of_other_epochs_or_seeds_start_elsewhere(train, network, quiet)
     assert same(starts[0], network.draw(generator(0, "pretrain", 0, "weights")))
 
 
-def test_a_victim_is_fit_to_clean_normalised_images(train, network, quiet):
+def test_a_victim_is_fit_to_clean_normalised_images(train, network, quiet, never):
     inputs = train.normalisation.normalise(train.pixels)
     purpose = (7, "pretrain", 4)
-    expected = fit(network, lambda i: inputs[i], train.labels, SCHEDULE, purpose, quiet)
-    assert same(pretrain(train, network, SCHEDULE, 7, "cpu", quiet), expected)
+    expected = fit(network, lambda i: inputs[i], train.labels, SCHEDULE, purpose, quiet, never)
+    assert same(pretrain(train, network, SCHEDULE, 7, "cpu", quiet, never), expected)
 
 
 def test_a_schedule_is_read_from_its_section():

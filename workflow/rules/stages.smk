@@ -16,6 +16,9 @@ def source_functions():
     return [f"sources.{name}" for name in chosen if name is not None]
 
 
+# in the command but not in params: how often state is saved decides no bit, and re-runs nothing
+MINUTES = config["checkpoint_minutes"]
+
 # the local profile has one GPU, so that jobs which want it wait for each other
 GPUS = int(config["device"] == "cuda")
 
@@ -99,6 +102,7 @@ rule victim:
         code=digest("stages.victim", *victim_operations()),
     shell:
         "{PYTHON:q} -m rdmdc victim --options {params.options:q} --code {params.code}"
+        " --checkpoint-minutes {MINUTES}"
         " --train {input.train:q} --weights {output:q} 2> {log:q}"
 
 
@@ -134,6 +138,7 @@ rule poison:
         code=poison_code,
     shell:
         "{PYTHON:q} -m rdmdc poison --options {params.options:q} --code {params.code}"
+        " --checkpoint-minutes {MINUTES}"
         " --train {input.train:q} --target {input.target:q} --victims {input.victims:q}"
         " --poisons {output.poisons:q} --trace {output.trace:q} 2> {log:q}"
 
@@ -186,6 +191,7 @@ for panel, instances in config["panels"].items():
             code=lambda w, panel=panel: condense_code(w, panel),
         shell:
             "{PYTHON:q} -m rdmdc synthetic --options {params.options:q} --code {params.code}"
+            " --checkpoint-minutes {MINUTES}"
             " --train {input.train:q} --poisons {input.poisons:q} --folder {params.folder:q}"
             " 2> {log:q}"
 
@@ -222,5 +228,6 @@ for panel, instances in config["panels"].items():
             code=digest("stages.scores", *operations(config["evaluate"]["augmentation"])),
         shell:
             "{PYTHON:q} -m rdmdc scores --options {params.options:q} --code {params.code}"
+            " --checkpoint-minutes {MINUTES}"
             " --test {input.test:q} --targets {input.targets:q} --folder {params.folder:q}"
             " 2> {log:q}"

@@ -1,0 +1,219 @@
+"""Long jobs survive: their state is saved every few minutes, and resumed if what decides it is.
+
+A stage function knows no file, clock or signal. It asks once for the state to begin with and offers
+its state after each step; every draw is made from a generator of its own, so that a state is
+tensors and counters, and a resumed job ends with the bits of one that was never stopped.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Protocol
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+KEY = "rdmdc"
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+@dataclass(frozen=True)
+class State:
+    """What a stage needs to go on: groups of tensors by name, and facts that JSON holds exactly.
+
+    It refers to what the stage works with and is written before the next step changes that.
+    """
+
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    facts: Mapping[str, Any]
+
+    def group(self, name: str, device: torch.device | str) -> dict[str, Tensor]:
+        """A group's tensors on a device; a group that was empty has none."""
+        return {key: value.to(device) for key, value in self.tensors.get(name, {}).items()}
+
+
+class Checkpoints(Protocol):
+    """Where a stage function begins and what it tells of its state."""
+
+    def resume(self) -> State | None:
+        """The state to go on from; None begins at the start."""
+
+    def offer(self, state: State) -> None:
+        """Take the state after a step, to be saved if that is due."""
+
+
+class NoCheckpoints:
+    """For work that begins at the start and is not to survive: from Python, in benchmarks."""
+
+    def resume(self) -> State | None:
+        """Nothing was saved."""
+        return None
+
+    def offer(self, state: State) -> None:
+        """Nothing is saved."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Checkpoints of a part of the work: the state it began in, and the facts of the rest."""
+
+    whole: Checkpoints
+    begun: State | None
+    rest: Mapping[str, Any]
+
+    def resume(self) -> State | None:
+        """The state in which the whole was resumed, if it was within this part."""
+        return self.begun
+
+    def offer(self, state: State) -> None:
+        """Offer the part's state as one of the whole."""
+        self.whole.offer(State(state.tensors, {**self.rest, **state.facts}))
+
+
+class JobCheckpoints:
+    """A job's checkpoints in a hidden file beside an output, from ``with`` until the job is done.
+
+    ``identity`` is all that decides the bits: a checkpoint with another is refused, as is a damaged
+    one; stderr gets the reason, and the job starts afresh. SIGUSR1 saves at the next step, SIGTERM
+    saves at the next step and ends the process with exit code 143. A job that ends well deletes
+    its checkpoint; one that fails leaves it. A checkpoint that cannot be written stops no job.
+    """
+
+    def __init__(self, output: Path, minutes: float, identity: Mapping[str, Any]) -> None:
+        self.path = output.with_name(f".{output.name}.checkpoint")
+        self.partial = self.path.with_name(f"{self.path.name}.partial")
+        self.seconds = 60 * minutes
+        self.identity = json.loads(json.dumps(identity))  # as it is read back
+        self.asked: set[int] = set()
+        self.due = time.monotonic() + self.seconds
+
+    def __enter__(self) -> "JobCheckpoints":
+        def ask(number: int, frame: FrameType | None) -> None:
+            self.asked.add(number)
+
+        self.before = {number: signal.signal(number, ask) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        if kind is None:
+            self.partial.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
+
+    def resume(self) -> State | None:
+        """The state of the checkpoint, None where there is none to be used."""
+        try:
+            identity, state = read(self.path)
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # readers of damaged files raise nearly anything
+            reason = f"damaged ({' '.join(str(error).split())})"
+        else:
+            difference = _difference(identity, self.identity)
+            if difference is None:
+                _say(f"{self.path}: the job goes on from here")
+                return state
+            reason = f"made with {difference}"
+        _say(f"{self.path}: not used, {reason}; the job starts afresh")
+        return None
+
+    def offer(self, state: State) -> None:
+        """Save the state if the time has come or a signal asks; on SIGTERM raise SystemExit."""
+        if not self.asked and time.monotonic() < self.due:
+            return
+        asked, self.asked = self.asked, set()
+        saved = self._save(state)
+        self.due = time.monotonic() + self.seconds
+        for number in sorted(asked):
+            if saved:
+                _say(f"{self.path}: saved on {signal.Signals(number).name}")
+        if signal.SIGTERM in asked:
+            raise SystemExit(128 + signal.SIGTERM)
+
+    def _save(self, state: State) -> bool:
+        content = packed(self.identity, state)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.partial, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(self.partial, self.path)
+        except OSError as error:
+            _say(f"{self.path}: cannot be written: {error.strerror or error}; free some space")
+            with suppress(OSError):
+                self.partial.unlink()
+            return False
+        return True
+
+
+def _say(line: str) -> None:
+    print(f"checkpoint: {line}", file=sys.stderr, flush=True)
+
+
+# --- the file --------------------------------------------------------------------------------
+
+
+def packed(identity: Mapping[str, Any], state: State) -> bytes:
+    """A checkpoint as safetensors: the tensors, the facts as bytes of JSON, in the metadata the
+    identity and the sha256 of all three."""
+    facts = bytearray(json.dumps(state.facts).encode())
+    tensors = {"facts": torch.frombuffer(facts, dtype=torch.uint8)}
+    for group, members in state.tensors.items():
+        for name, value in members.items():
+            tensors[f"{group}/{name}"] = value.detach().cpu().contiguous()
+    content = {"identity": identity, "sha256": _sha256(identity, tensors)}
+    return safetensors.torch.save(tensors, {KEY: json.dumps(content)})
+
+
+def read(path: Path) -> tuple[Mapping[str, Any], State]:
+    """Identity and state of a checkpoint; raises ValueError, or whatever the reader of a damaged
+    file does, where the content is not what was saved."""
+    with safetensors.safe_open(path, "pt") as file:
+        content = json.loads(file.metadata()[KEY])
+        # copies, aligned as torch's own are: a library's sums may depend on it
+        tensors = {name: file.get_tensor(name).clone() for name in file.offset_keys()}
+    if content["sha256"] != _sha256(content["identity"], tensors):
+        raise ValueError("its sha256 is not the one that was saved")
+    facts = json.loads(tensors.pop("facts").numpy().tobytes())
+    groups: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        group, _, name = key.partition("/")
+        groups.setdefault(group, {})[name] = value
+    return content["identity"], State(groups, facts)
+
+
+def _sha256(identity: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    hashed = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        hashed.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        hashed.update(value.numpy().data)
+    return hashed.hexdigest()
+
+
+def _difference(found: Any, wanted: Any, where: str = "") -> str | None:
+    """The first entry in which two identities differ, in words; None where they do not."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key in sorted(found.keys() | wanted.keys()):
+            inside = f"{where}.{key}" if where else key
+            difference = _difference(found.get(key), wanted.get(key), inside)
+            if difference is not None:
+                return difference
+        return None
+    if found == wanted:
+        return None
+    return f"{where} = {json.dumps(found)}, this job has {json.dumps(wanted)}"
