@@ -1,4 +1,4 @@
-"""The lock file: exact versions, each with a sha256, and nothing missing that would be installed."""
+"""The lock file: exact versions, each with a sha256, and nothing missing that pip would install."""
 
 import platform
 import re
