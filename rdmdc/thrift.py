@@ -7,7 +7,10 @@ that cannot be is a ValueError.
 
 from typing import Any
 
-INT, LONG, BINARY, LIST, STRUCT = 5, 6, 8, 9, 12
+INT = 5
+LONG = 6
+LIST = 9
+STRUCT = 12
 Fields = dict[tuple[int, int], Any]  # integers, lists and structs of a struct by number and type
 
 
