@@ -5,6 +5,7 @@ Snakemake calls the stages with ``--options``, a line of JSON.
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rdmdc.errors import InputError, line
+
+OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory")
 
 Paths = dict[str, dict[str, Any]]
 ONE: dict[str, Any] = {"required": True}
@@ -56,6 +59,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = getattr(import_module(f"rdmdc.{module}"), name)(args)
     except InputError as error:
         print(f"rdmdc {args.stage}: {line(error)}", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:  # torch's own are RuntimeErrors
+        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
+            raise
+        print(
+            f"rdmdc {args.stage}: too little memory ({line(error)}); run fewer jobs at a time, or"
+            " lower dataset.per_class, dataset.size, network or the batch sizes",
+            file=sys.stderr,
+        )
         return 1
     return code or 0
 

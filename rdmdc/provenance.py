@@ -37,14 +37,14 @@ class Provenance:
     options: Mapping[str, Any]
     code: str
     inputs: Mapping[str, str]
-    started: float
+    started: float  # by a clock that does not jump
 
     @classmethod
     def begin(
         cls, stage: str, options: Mapping[str, Any], code: str, inputs: Iterable[Path]
     ) -> "Provenance":
         """Note the start of a job: its clock begins, its inputs are hashed."""
-        return cls(stage, options, code, {str(p): verified(p) for p in inputs}, time.time())
+        return cls(stage, options, code, {str(p): verified(p) for p in inputs}, time.monotonic())
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def text(artifact: Path, size: int, digest: str, provenance: Provenance) -> byte
         "options": provenance.options,
         "code": provenance.code,
         "inputs": provenance.inputs,
-        "seconds": round(time.time() - provenance.started, 3),
+        "seconds": round(time.monotonic() - provenance.started, 3),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
         "commit": _commit(),

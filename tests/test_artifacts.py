@@ -150,6 +150,7 @@ def test_pixels_are_mapped_not_copied(saved):
 def test_same_bytes_at_another_time_and_place(saved, kind, monkeypatch):
     first = saved(kind, "first")
     monkeypatch.setattr(provenance_module.time, "time", lambda: 2e9)
+    monkeypatch.setattr(provenance_module.time, "monotonic", lambda: 2e9)
     monkeypatch.setattr(provenance_module.socket, "gethostname", lambda: "elsewhere")
     monkeypatch.setattr(provenance_module, "_commit", lambda: "another")
     second = saved(kind, "second")
