@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
-# The lock holds exact versions for x86-64 Linux and Python 3.11; elsewhere pip resolves the ranges.
+# The lock holds the exact files for x86-64 Linux and Python 3.11, each with its sha256, and the
+# project is installed beside them alone; elsewhere pip resolves the ranges.
 LOCKED := $(shell $(PYTHON) -c "import platform as p, sys; \
   print('x86_64-Linux-3.11' == f'{p.machine()}-{p.system()}-{sys.version_info[0]}.{sys.version_info[1]}')")
-REQUIREMENTS := $(if $(filter True,$(LOCKED)),-r requirements.lock,)
+ALONE := $(if $(filter True,$(LOCKED)),--no-deps)
 
 .PHONY: table2 tables test test-slurm bench bench-scale clean
 
@@ -42,7 +43,8 @@ bench-scale: $(VENV)/installed
 $(VENV)/installed: pyproject.toml requirements.lock
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=...')"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet $(REQUIREMENTS) --editable ".[test,slurm]"
+	$(if $(ALONE),$(BIN)/pip install --quiet --require-hashes --requirement requirements.lock)
+	$(BIN)/pip install --quiet $(ALONE) --editable ".[test,slurm]"
 	touch $@
 
 clean:

@@ -1,14 +1,20 @@
-"""The command line: a stage a command. Snakemake calls it with ``--options``, a line of JSON."""
+"""The command line: a stage a command, and verify.
+
+Snakemake calls the stages with ``--options``, a line of JSON.
+"""
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rdmdc.errors import InputError
+from rdmdc.errors import InputError, line
+
+OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory")
 
 Paths = dict[str, dict[str, Any]]
 ONE: dict[str, Any] = {"required": True}
@@ -36,7 +42,7 @@ LONG = {"stages.victim", "stages.poison", "stages.synthetic", "stages.scores"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; exit code 1 with a line on stderr where its input is at fault."""
+    """Run one command: 1 with a line on stderr where its input is at fault, 2 if it is misused."""
     parser = argparse.ArgumentParser(prog="rdmdc", description=__doc__)
     commands = parser.add_subparsers(dest="stage", required=True)
     for function, paths in COMMANDS.items():
@@ -49,15 +55,32 @@ def main(argv: Sequence[str] | None = None) -> int:
             command.add_argument("--checkpoint-minutes", type=float, required=True)
         for path, number in paths.items():
             command.add_argument(f"--{path}", type=Path, metavar="PATH", **number)
+    check = commands.add_parser("verify", help="check results against their sidecars")
+    check.set_defaults(function="verify.verify")
+    check.add_argument("folder", type=_folder)
     args = parser.parse_args(argv)
     module, _, name = args.function.partition(".")
     try:
-        getattr(import_module(f"rdmdc.{module}"), name)(args)
+        code = getattr(import_module(f"rdmdc.{module}"), name)(args)
     except InputError as error:
-        line = " ".join(str(error).splitlines())  # Arrow's messages have several
-        print(f"rdmdc {args.stage}: {line}", file=sys.stderr)
+        print(f"rdmdc {args.stage}: {line(error)}", file=sys.stderr)
         return 1
-    return 0
+    except (MemoryError, RuntimeError) as error:  # torch's own are RuntimeErrors
+        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
+            raise
+        print(
+            f"rdmdc {args.stage}: too little memory ({line(error)}); run fewer jobs at a time, or"
+            " lower dataset.per_class, dataset.size, network or the batch sizes",
+            file=sys.stderr,
+        )
+        return 1
+    return code or 0
+
+
+def _folder(name: str) -> Path:
+    if not Path(name).is_dir():
+        raise argparse.ArgumentTypeError(f"{name} is not a folder; name one such as results/")
+    return Path(name)
 
 
 if __name__ == "__main__":

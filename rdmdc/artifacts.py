@@ -6,20 +6,13 @@ that made it. An artifact's bytes depend on inputs, options and code only; what 
 host, time, commit) goes to ``<artifact>.provenance.json`` with the sha256 of artifact and inputs.
 """
 
-import hashlib
 import json
 import os
-import platform
-import socket
-import subprocess
 import tempfile
-import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
+from math import prod
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,77 +25,44 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from rdmdc.errors import InputError
-from rdmdc.records import (
-    LabelledImages,
-    Normalisation,
-    PoisonSet,
-    RecordError,
-    SyntheticSet,
-    Target,
-)
+from rdmdc import claims
+from rdmdc.errors import ArtifactError as ArtifactError
+from rdmdc.provenance import LARGEST, reading, sidecar_of, text
+from rdmdc.provenance import Provenance as Provenance
+from rdmdc.provenance import sha256 as sha256
+from rdmdc.provenance import verified as verified
+from rdmdc.records import LabelledImages, Normalisation, PoisonSet, SyntheticSet, Target
 
 KEY = b"rdmdc"
-
-
-class ArtifactError(InputError):
-    """An artifact cannot be read, written or used; the message names file, fault and remedy."""
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """How an artifact is made: stage and options, digest of the code, sha256 of each input."""
-
-    stage: str
-    options: Mapping[str, Any]
-    code: str
-    inputs: Mapping[str, str]
-    started: float
-
-    @classmethod
-    def begin(
-        cls, stage: str, options: Mapping[str, Any], code: str, inputs: Iterable[Path]
-    ) -> "Provenance":
-        """Note the start of a job: its clock begins, its inputs are hashed."""
-        return cls(stage, options, code, {str(p): verified(p) for p in inputs}, time.time())
-
-
-def sha256(path: Path) -> str:
-    """The file's sha256 as hex digits; ArtifactError where there is no such file."""
-    with _reading(path), open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def verified(path: Path) -> str:
-    """The file's sha256; ArtifactError where the file's provenance, if it has one, has another."""
-    found, provenance = sha256(path), _provenance_of(path)
-    if provenance.is_file():
-        with _reading(provenance):
-            wanted = json.loads(provenance.read_bytes())["sha256"]
-        if found != wanted:
-            raise ArtifactError(
-                f"{path}: damaged or changed, its sha256 is not the one in {provenance.name};"
-                " delete it and run snakemake again"
-            )
-    return found
-
-
-def _provenance_of(path: Path) -> Path:
-    return path.with_name(path.name + ".provenance.json")
+INTEGER = pa.int64()
+CELLS = {pa.int64(), pa.float64(), pa.bool_(), pa.string(), pa.large_string(), pa.null()}
+"""The types of columns of traces and scores."""
 
 
 # --- writing ---------------------------------------------------------------------------------
 
 
 def write(path: Path, provenance: Provenance, fill: Callable[[IO[bytes]], object]) -> None:
-    """Write ``path`` atomically by ``fill``, then its provenance; nothing half-written is left."""
-    digest = _replace(path, fill)
-    content = _sidecar(path, provenance, digest)
-    _replace(_provenance_of(path), lambda file: file.write(content))
+    """Write ``path`` by ``fill`` and its sidecar: both are whole before either gets its name.
+
+    The sidecar gets its name first, so that no artifact is ever without one.
+    """
+    try:
+        with _temporary(path, fill) as artifact:
+            content = text(path, artifact.stat().st_size, sha256(artifact), provenance)
+            with _temporary(sidecar_of(path), lambda file: file.write(content)) as sidecar:
+                os.replace(sidecar, sidecar_of(path))
+                os.replace(artifact, path)
+    except OSError as error:
+        raise ArtifactError(
+            f"{path}: cannot be written: {error.strerror or error};"
+            " free some space or mend the folder's permissions, then run again"
+        ) from error
 
 
-def _replace(path: Path, fill: Callable[[IO[bytes]], object]) -> str:
-    """Fill a temporary file in the same folder, flush it to disk, rename it; its sha256."""
+@contextmanager
+def _temporary(path: Path, fill: Callable[[IO[bytes]], object]) -> Iterator[Path]:
+    """A hidden file beside ``path``, filled and flushed to disk; gone at the end unless renamed."""
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,15 +73,8 @@ def _replace(path: Path, fill: Callable[[IO[bytes]], object]) -> str:
             fill(file)
             file.flush()
             os.fsync(file.fileno())
-        digest = sha256(temporary)
         temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
-        return digest
-    except OSError as error:
-        raise ArtifactError(
-            f"{path}: cannot be written: {error.strerror or error};"
-            " free some space or mend the folder's permissions, then run again"
-        ) from error
+        yield temporary
     finally:
         if temporary is not None:
             with suppress(OSError):
@@ -132,41 +85,6 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _sidecar(path: Path, provenance: Provenance, digest: str) -> bytes:
-    content = {
-        "artifact": path.name,
-        "sha256": digest,
-        "stage": provenance.stage,
-        "options": provenance.options,
-        "code": provenance.code,
-        "inputs": provenance.inputs,
-        "seconds": round(time.time() - provenance.started, 3),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "host": socket.gethostname(),
-        "commit": _commit(),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("rdmdc", "torch", "pyarrow")},
-        },
-    }
-    return (json.dumps(content, indent=2) + "\n").encode()
-
-
-def _commit() -> str | None:
-    """The commit of the source tree, None outside a git checkout."""
-    folder = Path(__file__).parent
-    with suppress(OSError, subprocess.SubprocessError):
-        run = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-        return run.stdout.strip()
-    return None
 
 
 def _metadata(kind: str, provenance: Provenance, **more: Any) -> dict[bytes, bytes]:
@@ -279,22 +197,6 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], provenance: Provenan
 # --- reading ---------------------------------------------------------------------------------
 
 
-@contextmanager
-def _reading(path: Path) -> Any:
-    """Turn every fault of a reader into an ArtifactError that names the file and a remedy."""
-    remedy = "delete it and run snakemake again"
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path}: no such file; run snakemake to make it") from error
-    except RecordError as error:
-        raise ArtifactError(f"{path}: {error}; {remedy}") from error
-    except ArtifactError:
-        raise
-    except Exception as error:  # readers of damaged files raise nearly anything
-        raise ArtifactError(f"{path}: damaged or of another kind ({error}); {remedy}") from error
-
-
 def _check_metadata(
     path: Path, raw: Mapping[bytes, bytes] | None, kind: str, expect: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -304,6 +206,8 @@ def _check_metadata(
             f"{path}: not an artifact of rdmdc (no metadata), expected {kind}; mend the path, or"
             " delete it and run snakemake again"
         )
+    if len(raw[KEY]) > LARGEST:
+        raise ValueError(f"metadata of more than {LARGEST} bytes")
     metadata: dict[str, Any] = json.loads(raw[KEY])
     if metadata["kind"] != kind:
         raise ArtifactError(
@@ -320,13 +224,42 @@ def _check_metadata(
     return metadata
 
 
-def _values(column: pa.ChunkedArray | pa.Array, shape: Iterable[int], dtype: type) -> np.ndarray:
-    """The (N, *shape) array of a column of fixed-size lists, without a copy where it is whole."""
+def _shape(metadata: Mapping[str, Any]) -> tuple[int, int, int]:
+    """C, H, W of each image."""
+    shape = metadata["shape"]
+    if len(shape) != 3 or not all(type(side) is int and side > 0 for side in shape):
+        raise ValueError(f"shape {shape}, not three positive numbers C, H, W")
+    channels, height, width = shape
+    return channels, height, width
+
+
+def _names(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    names = metadata["class_names"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("class_names is not a list of names")
+    return tuple(names)
+
+
+def _normalisation(metadata: Mapping[str, Any]) -> Normalisation:
+    return Normalisation(tuple(metadata["mean"]), tuple(metadata["std"]))
+
+
+def _check_columns(schema: pa.Schema, wanted: Mapping[str, pa.DataType]) -> None:
+    """Exactly these columns; what a list calls its elements differs between formats."""
+    if schema.names != list(wanted):
+        raise ValueError(f"columns {', '.join(schema.names)}, not {', '.join(wanted)}")
+    for field, kind in zip(schema, wanted.values(), strict=True):
+        found = field.type
+        if pa.types.is_fixed_size_list(found):
+            found = pa.list_(found.value_type, found.list_size)
+        if found != kind:
+            raise ValueError(f"column {field.name} is {found}, not {kind}")
+
+
+def _values(column: pa.ChunkedArray | pa.Array, shape: tuple[int, int, int]) -> Tensor:
+    """The (N, C, H, W) tensor of a column of fixed-size lists, no copy where it is whole."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    flat = array.flatten().to_numpy()
-    if flat.dtype != dtype:
-        raise ValueError(f"values are {flat.dtype}, not {np.dtype(dtype)}")
-    return flat.reshape(len(array), *shape)
+    return _tensor(array.flatten().to_numpy().reshape(len(array), *shape))
 
 
 def _tensor(array: np.ndarray) -> Tensor:
@@ -336,80 +269,120 @@ def _tensor(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array)
 
 
-def _normalisation(metadata: Mapping[str, Any]) -> Normalisation:
-    return Normalisation(tuple(metadata["mean"]), tuple(metadata["std"]))
-
-
 def _read_parquet(
-    path: Path, kind: str, expect: Mapping[str, Any]
+    path: Path,
+    kind: str,
+    expect: Mapping[str, Any],
+    columns: Callable[[Mapping[str, Any]], Mapping[str, pa.DataType]] | None = None,
 ) -> tuple[pa.Table, dict[str, Any]]:
+    """The table and its metadata, from which ``columns`` tells what it must hold."""
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        metadata = _check_metadata(path, file.schema_arrow.metadata, kind, expect)
-        return file.read(), metadata
+        schema = file.schema_arrow
+        metadata = _check_metadata(path, schema.metadata, kind, expect)
+        if columns is not None:
+            _check_columns(schema, columns(metadata))
+        elif not {field.type for field in schema} <= CELLS:
+            raise ValueError(f"a column is none of {', '.join(sorted(map(str, CELLS)))}")
+        claims.check_parquet(path, claims.leaves(schema, schema.names), None)
+        return file.read(use_threads=False), metadata  # one page at a time
 
 
 def load_images(path: Path, expect: Mapping[str, Any] | None = None) -> LabelledImages:
     """A split, its pixels memory-mapped. ``expect``: options that it must have been made with."""
-    with _reading(path):
-        file = pa.ipc.open_file(pa.memory_map(str(path)))
+    with reading(path):
+        source = pa.memory_map(str(path))
+        file = pa.ipc.open_file(source)
         metadata = _check_metadata(path, file.schema.metadata, "images", expect or {})
-        batch = file.get_batch(0)
-        batch.validate()  # what a damaged header says of lengths would end the process
+        shape = _shape(metadata)
+        _check_columns(file.schema, {"pixels": pa.list_(pa.uint8(), prod(shape)), "label": INTEGER})
+        batch = _only_batch(source, file)
         return LabelledImages(
-            _tensor(_values(batch["pixels"], metadata["shape"], np.uint8)),
+            _values(batch["pixels"], shape),
             _tensor(batch["label"].to_numpy()),
-            tuple(metadata["class_names"]),
+            _names(metadata),
             _normalisation(metadata),
         )
 
 
+def _only_batch(source: pa.MemoryMappedFile, file: pa.ipc.RecordBatchFileReader) -> pa.RecordBatch:
+    """The batch, mapped: the message after the schema's, as in Arrow's stream format."""
+    if file.num_record_batches != 1:
+        raise ValueError(f"{file.num_record_batches} record batches, not 1")
+    source.seek(8)  # after the magic bytes
+    schema = pa.ipc.read_schema(source)
+    if not schema.equals(file.schema, check_metadata=True):
+        raise ValueError("two schemas that differ")
+    message = pa.ipc.read_message(source)
+    claims.check_message(message)
+    batch = pa.ipc.read_record_batch(message, schema)
+    batch.validate()  # what a damaged header says of lengths would end the process
+    return batch
+
+
 def load_target(path: Path, expect: Mapping[str, Any] | None = None) -> Target:
     """A target; raises ArtifactError where the file is not one."""
-    with _reading(path):
-        table, metadata = _read_parquet(path, "target", expect or {})
-        row = table.select(["seed", "index", "true_label", "adversarial_label"]).to_pylist()[0]
-        return Target(
-            pixels=_tensor(_values(table["pixels"], metadata["shape"], np.uint8)[0]),
-            **row,
-        )
+
+    def columns(metadata: Mapping[str, Any]) -> dict[str, pa.DataType]:
+        numbers = ("seed", "index", "true_label", "adversarial_label")
+        pixels = pa.list_(pa.uint8(), prod(_shape(metadata)))
+        return {**dict.fromkeys(numbers, INTEGER), "pixels": pixels}
+
+    with reading(path):
+        table, metadata = _read_parquet(path, "target", expect or {}, columns)
+        if len(table) != 1:
+            raise ValueError(f"{len(table)} targets, not 1")
+        row = table.drop_columns("pixels").to_pylist()[0]
+        return Target(pixels=_values(table["pixels"], _shape(metadata))[0], **row)
 
 
 def load_poisons(path: Path, expect: Mapping[str, Any] | None = None) -> PoisonSet:
     """A poison set; raises ArtifactError where the file is not one."""
-    with _reading(path):
-        table, metadata = _read_parquet(path, "poisons", expect or {})
+
+    def columns(metadata: Mapping[str, Any]) -> dict[str, pa.DataType]:
+        pixels = pa.list_(pa.uint8(), prod(_shape(metadata)))
+        return {"index": INTEGER, "label": INTEGER, "pixels": pixels}
+
+    with reading(path):
+        table, metadata = _read_parquet(path, "poisons", expect or {}, columns)
         return PoisonSet(
             _tensor(table["index"].to_numpy()),
             _tensor(table["label"].to_numpy()),
-            _tensor(_values(table["pixels"], metadata["shape"], np.uint8)),
+            _values(table["pixels"], _shape(metadata)),
         )
 
 
 def load_synthetic(path: Path, expect: Mapping[str, Any] | None = None) -> SyntheticSet:
     """A condensed set, finite and balanced; raises ArtifactError where the file is not one."""
-    with _reading(path):
-        table, metadata = _read_parquet(path, "synthetic set", expect or {})
+
+    def columns(metadata: Mapping[str, Any]) -> dict[str, pa.DataType]:
+        return {"label": INTEGER, "inputs": pa.list_(pa.float32(), prod(_shape(metadata)))}
+
+    with reading(path):
+        table, metadata = _read_parquet(path, "synthetic set", expect or {}, columns)
         return SyntheticSet(
-            _tensor(_values(table["inputs"], metadata["shape"], np.float32)),
+            _values(table["inputs"], _shape(metadata)),
             _tensor(table["label"].to_numpy()),
-            tuple(metadata["class_names"]),
+            _names(metadata),
             _normalisation(metadata),
         )
 
 
 def load_rows(path: Path, kind: str, expect: Mapping[str, Any] | None = None) -> pd.DataFrame:
     """A trace or scores."""
-    with _reading(path):
+    with reading(path):
         table, _ = _read_parquet(path, kind, expect or {})
-        return table.to_pandas()
+        return table.to_pandas(ignore_metadata=True)
 
 
 def load_weights(path: Path, expect: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
-    """A network's weights, finite; raises ArtifactError where the file is not that."""
-    with _reading(path), safetensors.safe_open(path, "pt") as file:
+    """A network's weights, finite float32; raises ArtifactError where the file is not that."""
+    with reading(path), safetensors.safe_open(path, "pt") as file:
         raw = {k.encode(): v.encode() for k, v in (file.metadata() or {}).items()}
         _check_metadata(path, raw, "weights", expect or {})
         weights = {name: file.get_tensor(name) for name in file.offset_keys()}
+        for name, value in weights.items():
+            if value.dtype != torch.float32:
+                raise ValueError(f"{name} is {value.dtype}, not float32")
     _check_finite(path, weights)
     return weights
 

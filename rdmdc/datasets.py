@@ -4,6 +4,7 @@ Classes and images are chosen by a source's labels alone; each image then goes s
 in one uint8 array.
 """
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -95,6 +96,7 @@ def _decoded(split: Split, rows: np.ndarray, mode: str, size: int | None) -> np.
                     f"{place}: undecodable image ({error}); replace or remove it"
                 ) from error
             if len(pixels) == 0:
+                _check_memory(len(rows) * image.nbytes, split.place)
                 pixels = np.empty((len(rows), *image.shape), np.uint8)
             if image.shape != pixels.shape[1:]:
                 raise DatasetError(
@@ -103,6 +105,16 @@ def _decoded(split: Split, rows: np.ndarray, mode: str, size: int | None) -> np.
                 )
             pixels[slots[row]] = image
     return pixels
+
+
+def _check_memory(needed: int, place: str) -> None:
+    """Raise DatasetError where the machine's memory cannot hold so many bytes of pixels."""
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        raise DatasetError(
+            f"{place}: {needed} bytes of pixels, this machine has {there} of memory; set"
+            " dataset.per_class or dataset.size"
+        )
 
 
 def _decode(encoded: bytes | np.ndarray, mode: str, size: int | None) -> np.ndarray:

@@ -5,6 +5,7 @@ Shapes use N images, C channels, H × W pixels, P poisons and M synthetic images
 """
 
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -41,6 +42,10 @@ class Normalisation:
             f"{len(self.mean)} means, {len(self.std)} stds",
         )
         _require(all(s > 0 for s in self.std), f"a std is not positive: {self.std}")
+        _require(
+            all(map(isfinite, (*self.mean, *self.std))),
+            f"a mean or std is not finite: {self.mean}, {self.std}",
+        )
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Normalised inputs (..., C, H, W) float32 of pixel values (..., C, H, W) in 0..255.
@@ -130,6 +135,10 @@ class Target:
             self.pixels.dtype == torch.uint8 and self.pixels.ndim == 3,
             f"target {self.seed}: pixels must be uint8 (C, H, W)",
         )
+        _require(
+            min(self.index, self.true_label, self.adversarial_label) >= 0,
+            f"target {self.seed}: a negative index or label",
+        )
 
 
 @dataclass(frozen=True)
@@ -212,8 +221,13 @@ class SyntheticSet:
             self.labels.dtype == torch.int64,
             f"labels are {self.labels.dtype}, not int64",
         )
+        _require(
+            len(self.normalisation.mean) == self.inputs.shape[1],
+            f"{len(self.normalisation.mean)} normalisation means, {self.inputs.shape[1]} channels",
+        )
         counts = _counts(self.labels, len(self.class_names))
         _require(len(set(counts.tolist())) == 1, f"images per class differ: {counts.tolist()}")
+        _require(bool((self.labels.diff() >= 0).all()), "images are not sorted by class")
 
     @property
     def ipc(self) -> int:

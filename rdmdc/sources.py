@@ -18,9 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rdmdc import claims
 from rdmdc.errors import InputError
 
-BATCH = 512  # rows of a Parquet file in memory at a time
+BATCH = 64  # rows of a Parquet file in memory at a time
+LARGEST = 1 << 26  # bytes of an encoded image or of a list of annotations
 
 
 class DatasetError(InputError):
@@ -113,15 +115,15 @@ def _parquet_split(labels: Mapping[Path, np.ndarray], names: tuple[str, ...], co
         start = 0  # of the file, then of the batch
         for path, values in labels.items():
             first = start
-            with _reading(path), pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(BATCH, columns=[column]):
+            with _opened(path) as file:
+                for batch in file.iter_batches(BATCH, columns=[column], use_threads=False):
                     rows = start + np.flatnonzero(wanted[start : start + len(batch)])
                     encoded = batch.column(0).take(pa.array(rows - start))
                     if pa.types.is_struct(encoded.type):
                         encoded = pc.struct_field(encoded, "bytes")
                     start += len(batch)
-                    for row, content in zip(rows.tolist(), encoded.to_pylist(), strict=True):
-                        place = f"{path} row {row - first}"
+                    for row, value in zip(rows.tolist(), encoded, strict=True):
+                        place, content = f"{path} row {row - first}", value.as_py()
                         if content is None:
                             raise DatasetError(
                                 f"{place}: no image bytes in column {column!r}; embed the images"
@@ -136,7 +138,7 @@ def _labels(path: Path, image_column: str, label_column: str, part: str) -> np.n
     """The labels (N,) int64 of a file whose two columns are what they should be."""
     if not path.is_file():
         raise DatasetError(f"{path}: no such file; mend dataset.{part}")
-    with _reading(path), pq.ParquetFile(path) as file:
+    with _opened(path) as file:
         schema = file.schema_arrow
         for key, column in (("image_column", image_column), ("label_column", label_column)):
             if column not in schema.names:
@@ -157,7 +159,8 @@ def _labels(path: Path, image_column: str, label_column: str, part: str) -> np.n
             raise DatasetError(
                 f"{path}: column {label_column!r} is {kind}, not integer; set dataset.label_column"
             )
-        column = file.read([label_column]).column(0)
+        claims.check_parquet(path, claims.leaves(schema, [image_column, label_column]), BATCH)
+        column = file.read([label_column], use_threads=False).column(0)
         if column.null_count:
             row = int(np.flatnonzero(column.is_null().to_numpy())[0])
             raise DatasetError(f"{path} row {row}: the label is null; label or remove the image")
@@ -168,8 +171,8 @@ def _recorded_names(paths: Iterable[Path], label_column: str) -> list[str] | Non
     """The classes' names that the files' metadata agree on, None where there are none."""
     recorded = {}
     for path in paths:
-        with _reading(path):
-            metadata = pq.read_schema(path).metadata or {}
+        with _opened(path) as file:
+            metadata = file.schema_arrow.metadata or {}
             try:
                 if b"class_names" in metadata:
                     recorded[path] = _strings(json.loads(metadata[b"class_names"]))
@@ -177,7 +180,7 @@ def _recorded_names(paths: Iterable[Path], label_column: str) -> list[str] | Non
                     features = json.loads(metadata[b"huggingface"])["info"]["features"]
                     if names := features.get(label_column, {}).get("names"):
                         recorded[path] = _strings(names)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise DatasetError(
                     f"{path}: its metadata do not name the classes in JSON as expected ({error!r});"
                     " set dataset.class_names"
@@ -199,14 +202,19 @@ def _strings(names: Any) -> list[str]:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn the Parquet reader's errors into DatasetErrors that say what the file is."""
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file; what its reader raises becomes a DatasetError that says what the file is."""
     try:
-        yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield file
+    except DatasetError:
+        raise
+    except MemoryError as error:
+        raise DatasetError(f"{path}: too little memory to read it ({error})") from error
+    except Exception as error:  # readers of damaged files raise nearly anything
         try:
-            with path.open("rb") as file:
-                magic = file.read(4)
+            with path.open("rb") as content:
+                magic = content.read(4)
         except OSError:
             fault = "cannot be opened; mend its permissions"
         else:
@@ -242,7 +250,7 @@ def tiny_imagenet(train: Path, test: Path) -> tuple[Split, Split]:
     names = _classes(train)
     annotations = test / "val_annotations.txt"
     try:
-        lines = annotations.read_text(errors="replace").splitlines()
+        lines = _content(annotations).decode(errors="replace").splitlines()
     except OSError as error:
         raise DatasetError(
             f"{annotations}: cannot be read ({error.strerror}); dataset.test is to be the folder"
@@ -283,7 +291,7 @@ def _file_split(root: Path, files: Mapping[Path, int], names: Sequence[str]) -> 
         for row, file in enumerate(files):
             if wanted[row]:
                 try:
-                    content = file.read_bytes()
+                    content = _content(file)
                 except OSError as error:
                     raise DatasetError(f"{file}: cannot be read ({error.strerror})") from error
                 yield row, str(file), content
@@ -308,6 +316,17 @@ def _images(root: Path) -> list[Path]:
                 f"{file}: a folder where images should be; see dataset.layout for Tiny ImageNet's"
             )
     return files
+
+
+def _content(path: Path) -> bytes:
+    """All of a regular file that is no larger than an image: a pipe or a device might not end."""
+    if path.exists() and not path.is_file():
+        raise DatasetError(f"{path}: not a regular file; remove it")
+    with open(path, "rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise DatasetError(f"{path}: larger than {LARGEST} bytes; remove it or scale the image")
+    return content
 
 
 def _listing(root: Path) -> list[Path]:

@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 
 from rdmdc import artifacts
+from rdmdc import provenance as provenance_module
 from rdmdc.artifacts import ArtifactError, Provenance
 from rdmdc.records import LabelledImages, Normalisation, PoisonSet, SyntheticSet, Target
 
@@ -148,9 +149,10 @@ def test_pixels_are_mapped_not_copied(saved):
 @everything
 def test_same_bytes_at_another_time_and_place(saved, kind, monkeypatch):
     first = saved(kind, "first")
-    monkeypatch.setattr(artifacts.time, "time", lambda: 2e9)
-    monkeypatch.setattr(artifacts.socket, "gethostname", lambda: "elsewhere")
-    monkeypatch.setattr(artifacts, "_commit", lambda: "another")
+    monkeypatch.setattr(provenance_module.time, "time", lambda: 2e9)
+    monkeypatch.setattr(provenance_module.time, "monotonic", lambda: 2e9)
+    monkeypatch.setattr(provenance_module.socket, "gethostname", lambda: "elsewhere")
+    monkeypatch.setattr(provenance_module, "_commit", lambda: "another")
     second = saved(kind, "second")
     assert first.read_bytes() == second.read_bytes()
     notes = [json.loads(Path(f"{path}.provenance.json").read_bytes()) for path in (first, second)]
@@ -329,11 +331,11 @@ def test_weights_that_are_no_numbers(saved, value):
     [
         ("inputs", lambda v: np.where(v == v.max(), np.float32("nan"), v), "1 of 6 .* NaN"),
         ("inputs", lambda v: np.where(v == v.max(), np.float32("inf"), v), "1 of 6 .* NaN"),
-        ("inputs", lambda v: v.astype(np.float64), "values are float64, not float32"),
+        ("inputs", lambda v: v.astype(np.float64), r"column inputs is .*double.*, not .*float"),
         ("inputs", lambda v: v[:24], "damaged"),
         ("label", lambda v: v[::-1] * 0, r"images per class differ: \[6, 0, 0\]"),
         ("label", lambda v: v + (1 << 40), r"labels 1099511627776\.\.1099511627778 outside 0\.\.2"),
-        ("label", lambda v: v.astype(np.int32), "int32, not int64"),
+        ("label", lambda v: v.astype(np.int32), "column label is int32, not int64"),
     ],
 )
 def test_content_that_contradicts_itself(saved, column, change, fault):

@@ -321,15 +321,25 @@ def test_damaged_inputs(world, tmp_path, capsys, job, file):
     assert listing(out) == {}
 
 
-def test_a_message_of_several_lines_becomes_one(world, tmp_path, capsys):
-    """Arrow's for a page whose header is damaged has three."""
+def test_a_damaged_page_header(world, tmp_path, capsys):
     path = tmp_path / "targets/0.parquet"
     shutil.copytree(world.folder / "data", tmp_path / "data")
     path.parent.mkdir()
     content = (world.folder / "targets/0.parquet").read_bytes()
     path.write_bytes(content[:4] + b"\xff" * 20 + content[24:])
     line = fault_of(jobs(CONFIG, tmp_path, tmp_path / "out")["poison"], capsys)
-    assert re.search(f"{path}: damaged .*header failed.*; delete it and run snakemake again", line)
+    assert re.search(f"{path}: damaged .*; delete it and run snakemake again", line)
+
+
+def test_a_message_of_several_lines_becomes_one(world, tmp_path, capsys, monkeypatch):
+    """Some of Arrow's have three."""
+
+    def fails(path, expect):
+        raise artifacts.ArtifactError("one\ntwo\nthree")
+
+    monkeypatch.setattr(artifacts, "load_target", fails)
+    line = fault_of(jobs(CONFIG, world.folder, tmp_path)["poison"], capsys)
+    assert line == "rdmdc poison: one two three"
 
 
 def test_images_that_are_not_square(world, tmp_path, capsys):
