@@ -193,21 +193,18 @@ def training(side: str, width: int, images: int) -> Step:
     return step
 
 
-def convolution(side: str) -> Step:
+def convolution(side: str, dtype: torch.dtype) -> Step:
     """2560 embeddings at width 128; the other side is conv2d alone, in its best memory order."""
     network = network_of(128)
     weights = networks.to(network.draw(generator("network")), "cpu")
     if side == "ours":
         inputs = torch.randn(2560, 3, SIDE, SIDE)
         return partial(networks.embed_all, network, weights, inputs)
-    order = torch.channels_last
-    blocks = [
-        (
-            torch.randn(16, c, side_, side_).contiguous(memory_format=order),
-            weights[f"conv{b}.weight"],
-        )
-        for b, (c, side_) in enumerate(((3, 32), (128, 16), (128, 8)))
-    ]
+    blocks = []
+    for b, (channels, side_) in enumerate(((3, 32), (128, 16), (128, 8))):
+        inputs = torch.randn(16, channels, side_, side_, dtype=dtype)
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        blocks.append((inputs, weights[f"conv{b}.weight"].to(dtype)))
 
     @torch.no_grad()
     def step() -> None:
@@ -267,10 +264,21 @@ WORKS = [
         4,
         6,
     ),
-    Work("2560 embeddings against conv2d alone", convolution, 0.55, 0.75),
+    Work(
+        "2560 embeddings against conv2d alone",
+        partial(convolution, dtype=torch.float32),
+        0.55,
+        0.75,
+    ),
+    Work(
+        "2560 embeddings against conv2d alone in bf16",
+        partial(convolution, dtype=torch.bfloat16),
+        1,
+        1,
+    ),
     Work("RDM-DC's iteration over DM's, both ours", filtering, 1.08, 1.03),
 ]
-"""The other side is the textbook's but for the last two; the last is a cost, less is better."""
+"""The other side is the textbook's but for the last three; the last is a cost, less is better."""
 
 
 # --- measuring -------------------------------------------------------------------------------

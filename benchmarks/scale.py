@@ -6,6 +6,7 @@ condensation (median of three), from the base: 10 classes, M 10, N 128, width 32
 
 import argparse
 import json
+import multiprocessing
 import resource
 import statistics
 import subprocess
@@ -16,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import torch
 import yaml
 
@@ -52,11 +52,13 @@ def point(sizes: dict[str, int], threads: int) -> dict[str, float]:
         raise SystemExit(f"bench-scale: {reason}")
     classes, side = sizes["classes"], sizes["side"]
     each = max(sizes["batch"], sizes["images"] // classes)
-    labels = torch.arange(classes).repeat_interleave(each)
-    names = tuple(f"class {c}" for c in range(classes))
     with tempfile.TemporaryDirectory(dir=".") as folder:
         path = Path(folder, "train.arrow")
-        _write(path, each * classes, side, labels, names)
+        writer = multiprocessing.get_context("spawn").Process(
+            target=_write, args=(path, classes, each, side)
+        )
+        writer.start()
+        writer.join()
         train = artifacts.load_images(path)
         before = _anonymous()
         network = ConvNet(3, side, classes, sizes["width"], 4 if side == 64 else 3)
@@ -64,20 +66,9 @@ def point(sizes: dict[str, int], threads: int) -> dict[str, float]:
         for run in range(4):
             options = Condensation(sizes["ipc"], sizes["batch"], 1, 1.0, 0.5, "noise", 10)
             panel = {"dm": {"function": "mean"}}
+            where = (0, run, "cpu", quiet, NoCheckpoints())
             start = time.perf_counter()
-            condense(
-                train,
-                None,
-                network,
-                STRATEGY,
-                options,
-                panel,
-                0,
-                run,
-                "cpu",
-                quiet,
-                NoCheckpoints(),
-            )
+            condense(train, None, network, STRATEGY, options, panel, *where)
             seconds.append(time.perf_counter() - start)
         return {
             "seconds": statistics.median(seconds[1:]),
@@ -95,14 +86,15 @@ def _anonymous() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _write(path: Path, count: int, side: int, labels: torch.Tensor, names: tuple[str, ...]) -> None:
-    """A split of repeated random images, in the artifact's form; written by its own function."""
+def _write(path: Path, classes: int, each: int, side: int) -> None:
+    """A split of repeated random images, in the artifact's form; in a process of its own."""
     block = np.random.default_rng(0).integers(0, 256, (1000, 3, side, side), dtype=np.uint8)
-    pixels = torch.from_numpy(np.resize(block, (count, 3, side, side)))
+    pixels = torch.from_numpy(np.resize(block, (classes * each, 3, side, side)))
+    labels = torch.arange(classes).repeat_interleave(each)
+    names = tuple(f"class {c}" for c in range(classes))
     split = LabelledImages(pixels, labels, names, Normalisation((0.5,) * 3, (0.25,) * 3))
-    artifacts.save_images(path, split, Provenance("bench-scale", {}, "", {}, time.time()))
-    del split, pixels
-    pa.default_memory_pool().release_unused()
+    provenance = Provenance("bench-scale", {}, "", {}, time.monotonic())
+    artifacts.save_images(path, split, provenance)
 
 
 def dry_run(cells: int) -> float:

@@ -124,7 +124,8 @@ def save_images(path: Path, images: LabelledImages, provenance: Provenance) -> N
     batch = batch.replace_schema_metadata(metadata)
 
     def fill(file: IO[bytes]) -> None:
-        with pa.ipc.new_file(file, batch.schema) as writer:
+        options = pa.ipc.IpcWriteOptions(allow_64bit=True)  # more than 2³¹ pixel values
+        with pa.ipc.new_file(file, batch.schema, options=options) as writer:
             writer.write_batch(batch)
 
     write(path, provenance, fill)
