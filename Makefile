@@ -10,7 +10,7 @@ LOCKED := $(shell $(PYTHON) -c "import platform as p, sys; \
   print('x86_64-Linux-3.11' == f'{p.machine()}-{p.system()}-{sys.version_info[0]}.{sys.version_info[1]}')")
 ALONE := $(if $(filter True,$(LOCKED)),--no-deps)
 
-.PHONY: table2 tables test test-slurm bench bench-scale clean
+.PHONY: table2 tables test test-slurm test-kills bench bench-scale clean
 
 # on a terminal bars of finished jobs; each job's own progress is in its log below results/
 SNAKEMAKE = if [ -t 1 ]; then set -- --logger rich; fi; $(BIN)/snakemake --cores $(CORES)
@@ -29,6 +29,10 @@ test: $(VENV)/installed
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+# each stage's job killed a hundred times, at any moment; see docs/architecture.md
+test-kills: $(VENV)/installed
+	KILLS=100 $(BIN)/pytest -s tests/test_checkpoints.py -k killed_job
 
 # the workflow through a real SLURM on this machine, as root on Debian or Ubuntu; else it is skipped
 test-slurm: $(VENV)/installed

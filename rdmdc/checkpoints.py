@@ -174,8 +174,10 @@ def packed(identity: Mapping[str, Any], state: State) -> bytes:
     tensors = {"facts": torch.frombuffer(facts, dtype=torch.uint8)}
     for group, members in state.tensors.items():
         for name, value in members.items():
-            tensors[f"{group}/{name}"] = value.detach().cpu().contiguous()
-    content = {"identity": identity, "sha256": _sha256(identity, tensors)}
+            own = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            tensors[f"{group}/{name}"] = own
+    digest = _sha256(identity, tensors)
+    content = {"identity": identity, "order": list(tensors), "sha256": digest}
     return safetensors.torch.save(tensors, {KEY: json.dumps(content)})
 
 
@@ -185,7 +187,7 @@ def read(path: Path) -> tuple[Mapping[str, Any], State]:
     with safetensors.safe_open(path, "pt") as file:
         content = json.loads(file.metadata()[KEY])
         # copies, aligned as torch's own are: a library's sums may depend on it
-        tensors = {name: file.get_tensor(name).clone() for name in file.offset_keys()}
+        tensors = {name: file.get_tensor(name).clone() for name in content["order"]}
     if content["sha256"] != _sha256(content["identity"], tensors):
         raise ValueError("its sha256 is not the one that was saved")
     facts = json.loads(tensors.pop("facts").numpy().tobytes())

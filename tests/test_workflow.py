@@ -305,6 +305,10 @@ def another_target(settings):
     settings["targets"].append(2)
 
 
+def seldom_saved(settings):
+    settings["checkpoint_minutes"] = 0.5
+
+
 def more_networks(settings):
     settings["evaluate"]["networks"] = 3
 
@@ -358,6 +362,7 @@ CONFIG = {
             "all": 1,
         },
     ),
+    "how often the state of jobs is saved": (seldom_saved, {}),
     "more networks": (
         more_networks,
         {"evaluate_all": 3, "evaluate_pair": 9, "table": 5, "accuracy_asr_figure": 1, "all": 1},
