@@ -68,32 +68,34 @@ def test_an_embedding_costs_what_torch_counts(side, depth, color):
     assert resources._features(given) == embeddings.shape[1]
 
 
-def test_condensation_costs_what_torch_counts(train, network, quiet):
+def test_condensation_costs_what_torch_counts(train, network, quiet, never):
     options = Condensation(3, 12, 4, 1.0, 0.5, "noise", 4)
     panel = {"one": {"function": "mean"}, "two": {"function": "median"}}
     number, _ = counted(
-        lambda: condense(train, None, network, [], options, panel, 0, 0, "cpu", quiet)
+        lambda: condense(train, None, network, [], options, panel, 0, 0, "cpu", quiet, never)
     )
     # 36 real images run as three chunks of 16
     work = resources.condense(config(conditions={"clean": {}}), "clean", "pair")
     assert 1 <= number / work.operations < 48 / 36
 
 
-def test_a_victim_costs_what_torch_counts(train, network, quiet):
+def test_a_victim_costs_what_torch_counts(train, network, quiet, never):
     schedule = Schedule(4, 13, 0.1, 0.9, False, 0.0, "1", ())
-    number, _ = counted(lambda: pretrain(train, network, schedule, 0, "cpu", quiet))
+    number, _ = counted(lambda: pretrain(train, network, schedule, 0, "cpu", quiet, never))
     work = resources.victim(config(), epochs=4)
     assert isclose(number, work.operations, rel_tol=0.3)
 
 
-def test_evaluation_costs_what_torch_counts(train, test, target, network, quiet):
+def test_evaluation_costs_what_torch_counts(train, test, target, network, quiet, never):
     options = Condensation(3, 12, 1, 1.0, 0.5, "noise", 1)
     made = condense(
-        train, None, network, [], options, {"one": {"function": "mean"}}, 0, 0, "cpu", quiet
+        train, None, network, [], options, {"one": {"function": "mean"}}, 0, 0, "cpu", quiet, never
     )
     schedule = Schedule(4, 9, 0.1, 0.9, False, 0.0, "1", ())
     number, _ = counted(
-        lambda: evaluate(made["one"][0], test, [target], network, schedule, 2, 0, 0, "cpu", quiet)
+        lambda: evaluate(
+            made["one"][0], test, [target], network, schedule, 2, 0, 0, "cpu", quiet, never
+        )
     )
     given = config(conditions={"clean": {}}, panels={"alone": ["one"]})
     work = resources.evaluate(given, "clean", "alone")
@@ -101,7 +103,9 @@ def test_evaluation_costs_what_torch_counts(train, test, target, network, quiet)
 
 
 @pytest.mark.parametrize("attack", resources.PASSES)
-def test_crafting_costs_what_torch_counts(train, target, network, quiet, attack, monkeypatch):
+def test_crafting_costs_what_torch_counts(
+    train, target, network, quiet, never, attack, monkeypatch
+):
     # poisons with the target or with clean images, and no padding
     together = {"dm": 4 + 1, "untargeted": 4 + 2, "gradient_matching": 4}[attack]
     monkeypatch.setitem(attacks.CHUNK, "cpu", together)
@@ -109,7 +113,7 @@ def test_crafting_costs_what_torch_counts(train, target, network, quiet, attack,
     scene = Scene(train, target, network, victims, 4, 0, "cpu")
     clean = {"clean_batch": 2} if attack == "untargeted" else {}
     crafting = Crafting(64, 1, 2, 9, "sign_adam", 1, (), **clean)
-    number, _ = counted(lambda: attacks.ATTACKS[attack](scene, crafting, quiet))
+    number, _ = counted(lambda: attacks.ATTACKS[attack](scene, crafting, quiet, never))
     given = config(attacks={attack: {**CRAFTING, **clean}})
     work = resources.poison(given, attack)
     poisons = {"dm": 4 / 5}.get(attack, 1)  # the fifth image is the target, not worth a term
