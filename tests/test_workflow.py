@@ -337,7 +337,7 @@ CODE = {
         {"synthetic_figure": 1, "all": 1},
     ),
     "an estimator of one panel": (
-        edit_one("estimators", "ordered[..., n // 2]) / 2", "ordered[..., n // 2]) / 2.0"),
+        edit_one("estimators", "ordered[:, n // 2]) / 2", "ordered[:, n // 2]) / 2.0"),
         {"condense_all": 3, "evaluate_all": 3, **TOUCHED_BY_A_SET},
     ),
 }
