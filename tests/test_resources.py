@@ -6,7 +6,7 @@ from math import isclose
 import pytest
 import torch
 import yaml
-from test_workflow import PRESETS, ROOT, SMOKE, copy_sources, done, settings_of
+from test_workflow import PRESETS, ROOT, SMOKE, copy_sources, done, settings_of, touch_data
 from torch.utils.flop_counter import FlopCounterMode
 
 from rdmdc import attacks, resources
@@ -171,6 +171,7 @@ LIMITS = {  # MB and minutes of any job at its first attempt
 @pytest.mark.parametrize("preset", PRESETS)
 def test_each_job_of_a_preset_asks_for_memory_and_time(tmp_path, preset):
     sources = copy_sources(tmp_path / "copy")
+    touch_data(settings_of(preset), sources)
     configfile = None if preset == "config.yaml" else preset
     said = done(sources, "--workflow-profile", PROFILE, "--dry-run", configfile=configfile)
     assert f"specific profile {PROFILE} for" in said

@@ -94,9 +94,10 @@ def environment(folder):
     }
 
 
-def snakemake(folder, *arguments, configfile=SMOKE, cores=2):
+def snakemake(folder, *arguments, configfile=SMOKE, overlay=None, cores=2):
     """Run the copied workflow in its folder; its return code and all that it prints."""
-    named = ["--configfile", str(configfile)] if configfile else []
+    files = [str(file) for file in (configfile, overlay) if file]
+    named = ["--configfile", *files] if files else []
     run = subprocess.run(
         # a path with "=" is taken for a value of an option that comes before it
         [sys.executable, "-m", "snakemake", *arguments, "--cores", str(cores), *named],
@@ -176,6 +177,17 @@ def workspace(finished, tmp_path):
 
 def settings_of(preset):
     return yaml.safe_load((ROOT / preset).read_text())
+
+
+def touch_data(settings, folder):
+    """A dry run wants a Parquet data set's files, whatever is in them."""
+    if settings["dataset"]["source"] != "parquet":
+        return
+    for part in ("train", "test"):
+        listed = settings["dataset"][part]
+        for name in [listed] if isinstance(listed, str) else listed:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
 
 
 def write_settings(path, settings):
@@ -488,16 +500,35 @@ def test_presets_plan_the_jobs_worked_out(sources, tmp_path, preset):
     settings = settings_of(preset)
     expected = worked_out(settings)
     assert expected == BY_HAND.get(preset, expected)
-    if settings["dataset"]["source"] == "parquet":  # a dry run wants files, whatever is in them
-        for part in ("train", "test"):
-            listed = settings["dataset"][part]
-            for name in [listed] if isinstance(listed, str) else listed:
-                (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-                (tmp_path / name).touch()
+    touch_data(settings, tmp_path)
     configfile = None if preset == "config.yaml" else sources / preset
     if configfile is None:
         shutil.copy(sources / preset, tmp_path)  # it is looked for in the working directory
     assert rules(planned(sources, "--directory", tmp_path, configfile=configfile)) == expected
+
+
+OVERLAYS = [p.relative_to(ROOT).as_posix() for p in sorted(ROOT.glob("config/overlays/*.yaml"))]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_overlay_fits_the_presets_that_it_names(sources, tmp_path, overlay):
+    command = re.search(
+        r"--configfile (\S+) (\S+) -- (\S+)$", (ROOT / overlay).read_text(), re.MULTILINE
+    )
+    preset, named, wanted = command.groups()
+    assert named == overlay
+    touch_data(settings_of(preset), tmp_path)
+    code, said = snakemake(
+        sources,
+        "--directory",
+        tmp_path,
+        "--dry-run",
+        wanted,
+        configfile=sources / preset,
+        overlay=sources / overlay,
+    )
+    assert code == 0, said
+    assert "condense_all" in said
 
 
 def test_only_config_yaml_is_read_without_a_configfile(sources, tmp_path):
