@@ -241,6 +241,8 @@ def poison_options(config: Config, condition: str, target: int) -> dict[str, Any
         "poisons": own["poisons"],
         "target": target,
     }
+    if own["attack"] in ("dm", "untargeted"):
+        options["precision"] = config["precision"]
     if own["attack"] != "direct":
         options["crafting"] = {**config["attacks"][own["attack"]], "eps": own["eps"]}
     return options
@@ -253,6 +255,7 @@ def synthetic_options(config: Config, case: str, run: int, panel: str) -> dict[s
         **_common(settings),
         "case": case,
         "run": run,
+        "precision": config["precision"],
         "augmentation": settings["augmentation"],
         "condense": settings["condense"],
         "estimators": {

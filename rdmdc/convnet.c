@@ -1,29 +1,36 @@
-/* The ConvNet of networks.py on a CPU: embeddings, and gradients by images and by weights, fp32.
+/* The ConvNet of networks.py on a CPU: embeddings, and gradients by images and by weights.
 
    Group by group of images, so that activations stay in cache. Activations lie as (image, row,
-   column, channel), a vector is 16 channels. The first block convolves as it is written; the others
-   by Winograd's F(4 x 4, 3 x 3) (Lavin and Gray 2016), with a quarter of the multiplications. Norm,
-   ReLU and pooling follow a channel block while it is in the first cache. A convolution's bias is
-   left out: instance norm takes it away again.
+   column, channel), a vector is 16 channels. Convolutions run by Winograd's F(4 x 4, 3 x 3) (Lavin
+   and Gray 2016), with a quarter of the multiplications; the first block's gradients as they are
+   written. Norm, ReLU and pooling follow a channel block while it is in the first cache. A
+   convolution's bias is left out: instance norm takes it away again.
+
+   With Net.half the factors of Winograd's products are rounded to bf16, the sums stay single
+   precision, and so does all else: for frozen weights, on processors that have such products.
 
    An image's numbers depend on itself alone: not on the group, the range or the threads. */
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 
 enum { LANES = 16, GROUP = 8, TILE = 36, DEPTH = 8 };
 typedef float vec __attribute__((vector_size(64), aligned(4)));
 typedef int bits __attribute__((vector_size(64)));
+typedef float four __attribute__((vector_size(16), aligned(4)));
 
 static const float EPSILON = 1e-5f; /* of the norm, as torch's */
 
 typedef struct {
-    int depth, side, pad, channels, width; /* side: of the padded input, without the kernel's border */
-    const float *first;                    /* (9 C, O): kernels of the first block */
-    const float *first_back;               /* (O, 32 n): the same for the gradient, 9 C padded */
-    const float *kernels[DEPTH];           /* (36, O / panel, C, panel): transformed; from block 1 */
-    const float *kernels_back[DEPTH];      /* the same, turned round, for the gradient */
+    int depth, side, pad, channels, width; /* side: of the padded input, without kernels' borders */
+    int half;                              /* whether products are of bf16 */
+    const float *first_back;               /* (O, 32 n): the first kernels, 9 C padded to 32 n */
+    const float *kernels[DEPTH];           /* (36, O / panel, words of C, panel): transformed */
+    const float *kernels_back[DEPTH];      /* the same of kernels turned round; from block 1 on */
     const float *gain[DEPTH], *shift[DEPTH]; /* (O): the norms' weight and bias */
 } Net;
 
@@ -45,11 +52,45 @@ static vec splat(float value) { return value - (vec){0}; }
 /* value where key is positive, else 0 */
 static vec where_positive(vec key, vec value) { return (vec)((key > 0) & (bits)value); }
 static int least(int a, int b) { return a < b ? a : b; }
+static long round_up(long floats) { return (floats + LANES - 1) / LANES * LANES; }
+static long most(long a, long b) { return a > b ? a : b; }
 static int panel_of(int outputs) { return outputs % (2 * LANES) ? LANES : 2 * LANES; }
 
 /* --- products ------------------------------------------------------------------------------ */
 
-typedef struct { /* rows of the left factor: where one starts, and its terms in runs */
+/* A factor lies in words of 32 bits: a float each, or two neighbouring terms in bf16. */
+static int words(int terms, int half) { return half ? (terms + 1) / 2 : terms; }
+
+/* sum + a b, and a vector's 16 terms, or the first four of them, as words */
+#ifdef __AVX512BF16__
+static vec add_product(vec sum, vec a, vec b, const int half)
+{
+    return half ? (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b) : sum + a * b;
+}
+
+static void store_words(float *to, vec value, const int half, const int few)
+{
+    const __m256i pairs = (__m256i)_mm512_cvtneps_pbh((__m512)value);
+    if (half && few) _mm_storeu_si64(to, _mm256_castsi256_si128(pairs));
+    else if (half) _mm256_storeu_si256((__m256i *)to, pairs);
+    else if (few) *(four *)to = *(four *)&value;
+    else store(to, value);
+}
+
+int has_half(void) { return 1; }
+#else
+static vec add_product(vec sum, vec a, vec b, const int half) { return sum + a * b; }
+
+static void store_words(float *to, vec value, const int half, const int few)
+{
+    if (few) *(four *)to = *(four *)&value;
+    else store(to, value);
+}
+
+int has_half(void) { return 0; }
+#endif
+
+typedef struct { /* rows of the left factor, in words: where one starts, and its terms in runs */
     const float *at;
     long row, run, term;
     int runs, terms;
@@ -57,8 +98,8 @@ typedef struct { /* rows of the left factor: where one starts, and its terms in 
 
 /* C (rows, vectors) (+)= left · right, for a fixed number of rows and vectors; in registers */
 static inline __attribute__((always_inline)) void
-tile_product(const int rows, const int vectors, Left left, const float *right, long right_row,
-             float *out, long out_row, int add)
+tile_product(const int rows, const int vectors, const int half, Left left, const float *right,
+             long right_row, float *out, long out_row, int add)
 {
     vec sum[8][2];
     for (int i = 0; i < rows; i++)
@@ -71,7 +112,7 @@ tile_product(const int rows, const int vectors, Left left, const float *right, l
             for (int j = 0; j < vectors; j++) b[j] = load(right + j * LANES);
             for (int i = 0; i < rows; i++) {
                 vec a = splat(at[i * left.row]);
-                for (int j = 0; j < vectors; j++) sum[i][j] += a * b[j];
+                for (int j = 0; j < vectors; j++) sum[i][j] = add_product(sum[i][j], a, b[j], half);
             }
         }
     }
@@ -79,126 +120,169 @@ tile_product(const int rows, const int vectors, Left left, const float *right, l
         for (int j = 0; j < vectors; j++) store(out + i * out_row + j * LANES, sum[i][j]);
 }
 
-#define PRODUCT(rows, vectors) tile_product(rows, vectors, left, right, right_row, out, out_row, add)
+#define PRODUCT(rows)                                                                              \
+    do {                                                                                           \
+        if (panel == LANES)                                                                        \
+            half ? PART(rows, 1, 1) : PART(rows, 1, 0);                                            \
+        else                                                                                       \
+            half ? PART(rows, 2, 1) : PART(rows, 2, 0);                                            \
+    } while (0)
+#define PART(rows, vectors, half)                                                                  \
+    tile_product(rows, vectors, half, left, right, right_row, out, out_row, add)
 
 /* any number of rows by one panel of 16 or 32 columns */
-static void product(int rows, int panel, Left left, const float *right, long right_row, float *out,
-                    long out_row, int add)
+static void product(int rows, int panel, int half, Left left, const float *right, long right_row,
+                    float *out, long out_row, int add)
 {
     for (int step; rows > 0; rows -= step, left.at += step * left.row, out += step * out_row) {
         step = rows >= 8 ? 8 : rows >= 4 ? 4 : 1;
-        if (panel == LANES) {
-            if (step == 8) PRODUCT(8, 1);
-            else if (step == 4) PRODUCT(4, 1);
-            else PRODUCT(1, 1);
-        } else {
-            if (step == 8) PRODUCT(8, 2);
-            else if (step == 4) PRODUCT(4, 2);
-            else PRODUCT(1, 2);
-        }
+        if (step == 8) PRODUCT(8);
+        else if (step == 4) PRODUCT(4);
+        else PRODUCT(1);
     }
 }
 
-/* --- Winograd's transforms: B', A' and A of F(4, 3) ------------------------------------------ */
+/* --- Winograd's transforms: B', A' and A of F(4, 3) ------------------------------------------
+
+   At the points 0, A, -A, 1 / A, -1 / A and infinity, A = 1 / sqrt(2): they lose half as much to
+   rounding as 0, 1, -1, 2, -2 do (reciprocal points: Alam et al. 2022). */
+
+static const float A = 0.70710678f, A_CUBED = 0.35355339f;
 
 static inline void into_domain(const vec d[6], vec t[6])
 {
-    t[0] = 4 * d[0] - 5 * d[2] + d[4];
-    t[1] = (d[3] + d[4]) - 4 * (d[1] + d[2]);
-    t[2] = (d[4] - d[3]) + 4 * (d[1] - d[2]);
-    t[3] = (d[4] - d[2]) + 2 * (d[3] - d[1]);
-    t[4] = (d[4] - d[2]) - 2 * (d[3] - d[1]);
-    t[5] = 4 * d[1] - 5 * d[3] + d[5];
+    vec even = d[4] - 2 * d[2], odd = A * (d[3] - 2 * d[1]);
+    vec even2 = d[4] - 0.5f * d[2], odd2 = 2 * A * (d[3] - 0.5f * d[1]);
+    t[0] = d[0] - 2.5f * d[2] + d[4];
+    t[1] = even + odd;
+    t[2] = even - odd;
+    t[3] = even2 + odd2;
+    t[4] = even2 - odd2;
+    t[5] = d[1] - 2.5f * d[3] + d[5];
 }
 
 static inline void out_of_domain(const vec m[6], vec y[4])
 {
     vec sum12 = m[1] + m[2], less12 = m[1] - m[2], sum34 = m[3] + m[4], less34 = m[3] - m[4];
     y[0] = m[0] + sum12 + sum34;
-    y[1] = less12 + 2 * less34;
-    y[2] = sum12 + 4 * sum34;
-    y[3] = less12 + 8 * less34 + m[5];
+    y[1] = A * (less12 + 2 * less34);
+    y[2] = 0.5f * sum12 + 2 * sum34;
+    y[3] = A_CUBED * (less12 + 8 * less34) + m[5];
 }
 
 static inline void adjoint(const vec y[4], vec m[6])
 {
-    vec even = y[0] + y[2], odd = y[1] + y[3];
-    vec even4 = y[0] + 4 * y[2], odd2 = 2 * y[1] + 8 * y[3];
+    vec even = y[0] + 0.5f * y[2], odd = A * y[1] + A_CUBED * y[3];
+    vec even2 = y[0] + 2 * y[2], odd2 = 2 * A * y[1] + 8 * A_CUBED * y[3];
     m[0] = y[0];
     m[1] = even + odd;
     m[2] = even - odd;
-    m[3] = even4 + odd2;
-    m[4] = even4 - odd2;
+    m[3] = even2 + odd2;
+    m[4] = even2 - odd2;
     m[5] = y[3];
 }
 
-/* image (side, side, width) -> tiles (36, tiles of the group, width), from tile `first` on */
-static void tiles_of_image(const float *image, int side, int width, float *tiles, int first,
-                           int count, int is_output)
+typedef struct { /* tiles of a group of images (36, count, words of the channels) */
+    float *at;
+    int count, channels, half;
+    long row; /* words from tile to tile */
+} Tiles;
+
+/* few channels take four places, so that a vector of them may reach into what follows */
+static int places(int channels) { return channels <= 4 ? 4 : (int)round_up(channels); }
+
+/* words from one of the 36 to the next: were it a power of two, all would share a set of the cache */
+static long plane_of(int count, long row) { return round_up(count * row) + LANES; }
+
+static Tiles tiles_at(float *at, int count, int channels, int half)
+{
+    return (Tiles){at, count, channels, half, words(places(channels), half)};
+}
+
+/* image (side, side, places) -> tiles, from tile `first` on */
+static inline __attribute__((always_inline)) void
+image_into_tiles(const float *image, int side, Tiles tiles, int first, const int is_output,
+                 const int half, const int few)
 {
     const int size = is_output ? 4 : 6, border = is_output ? 0 : 1, across = (side + 3) / 4;
-    const long plane = (long)count * width;
+    const long plane = plane_of(tiles.count, tiles.row), pixel = places(tiles.channels);
     for (int tile = 0; tile < across * across; tile++) {
         const int top = tile / across * 4 - border, left = tile % across * 4 - border;
-        for (int c = 0; c < width; c += LANES) {
-            vec patch[6][6], half[6][6], line[6], out[6];
+        for (int c = 0; c < tiles.channels; c += LANES) {
+            vec patch[6][6], turned[6][6], line[6], out[6];
             for (int y = 0; y < size; y++)
                 for (int x = 0; x < size; x++) {
                     int r = top + y, q = left + x;
                     int inside = r >= 0 && r < side && q >= 0 && q < side;
-                    patch[y][x] =
-                        inside ? load(image + ((long)r * side + q) * width + c) : (vec){0};
+                    const float *at = image + ((long)r * side + q) * pixel + c;
+                    patch[y][x] = inside ? load(at) : (vec){0};
                 }
             for (int x = 0; x < size; x++) {
                 for (int y = 0; y < size; y++) line[y] = patch[y][x];
                 if (is_output) adjoint(line, out);
                 else into_domain(line, out);
-                for (int y = 0; y < 6; y++) half[y][x] = out[y];
+                for (int y = 0; y < 6; y++) turned[y][x] = out[y];
             }
-            float *to = tiles + (long)(first + tile) * width + c;
+            float *to = tiles.at + (first + tile) * tiles.row + words(c, half);
             for (int y = 0; y < 6; y++) {
-                if (is_output) adjoint(half[y], out);
-                else into_domain(half[y], out);
-                for (int x = 0; x < 6; x++) store(to + (y * 6 + x) * plane, out[x]);
+                if (is_output) adjoint(turned[y], out);
+                else into_domain(turned[y], out);
+                for (int x = 0; x < 6; x++)
+                    store_words(to + (y * 6 + x) * plane, out[x], half, few);
             }
         }
     }
 }
 
-/* tiles -> one channel block of an image, (side, side) pixels `pixel` floats apart */
-static void image_of_tiles(const float *tiles, int side, int width, int first, int count,
-                           float *image, long pixel)
+static void tiles_of_image(const float *image, int side, Tiles tiles, int first)
+{
+    if (tiles.channels <= 4 && tiles.half) image_into_tiles(image, side, tiles, first, 0, 1, 1);
+    else if (tiles.channels <= 4) image_into_tiles(image, side, tiles, first, 0, 0, 1);
+    else if (tiles.half) image_into_tiles(image, side, tiles, first, 0, 1, 0);
+    else image_into_tiles(image, side, tiles, first, 0, 0, 0);
+}
+
+/* the transform of an output's gradient, for the gradient by kernels */
+static void tiles_of_gradient(const float *image, int side, Tiles tiles, int first)
+{
+    image_into_tiles(image, side, tiles, first, 1, 0, 0);
+}
+
+/* products (36, count, row) -> one channel block of an image, (side, side) pixels `pixel` apart */
+static void image_of_products(const float *products, int side, long row, int first, int count,
+                              float *image, long pixel)
 {
     const int across = (side + 3) / 4;
-    const long plane = (long)count * width;
+    const long plane = plane_of(count, row);
     for (int tile = 0; tile < across * across; tile++) {
-        const float *from = tiles + (long)(first + tile) * width;
-        vec half[4][6], line[6], out[4];
+        const float *from = products + (first + tile) * row;
+        vec turned[4][6], line[6], out[4];
         for (int x = 0; x < 6; x++) {
             for (int y = 0; y < 6; y++) line[y] = load(from + (y * 6 + x) * plane);
             out_of_domain(line, out);
-            for (int y = 0; y < 4; y++) half[y][x] = out[y];
+            for (int y = 0; y < 4; y++) turned[y][x] = out[y];
         }
         const int top = tile / across * 4, left = tile % across * 4;
         for (int y = 0; y < least(4, side - top); y++) {
-            out_of_domain(half[y], out);
+            out_of_domain(turned[y], out);
             for (int x = 0; x < least(4, side - left); x++)
                 store(image + ((long)(top + y) * side + left + x) * pixel, out[x]);
         }
     }
 }
 
-/* tiles (36, count, width) · kernels -> products (36, count, width) */
-static void multiply_tiles(const float *tiles, const float *kernels, int count, int width,
-                           float *products)
+/* tiles · kernels (36, width / panel, words, panel) -> the panel of outputs from o on of products
+   (36, count, row) */
+static void multiply_tiles(Tiles tiles, const float *kernels, int width, int o, float *products,
+                           long row)
 {
-    const int panel = panel_of(width);
-    for (int f = 0; f < TILE; f++)
-        for (int o = 0; o < width; o += panel) {
-            Left left = {tiles + (long)f * count * width, width, 0, 1, 1, width};
-            product(count, panel, left, kernels + ((long)f * width + o) * width, panel,
-                    products + (long)f * count * width + o, width, 0);
-        }
+    const int panel = panel_of(width), terms = words(tiles.channels, tiles.half);
+    for (int f = 0; f < TILE; f++) {
+        Left left = {tiles.at + f * plane_of(tiles.count, tiles.row), tiles.row, 0, 1, 1, terms};
+        const float *right = kernels + ((long)f * width + o) * terms;
+        float *out = products + f * plane_of(tiles.count, row);
+        product(tiles.count, panel, tiles.half, left, right, panel, out, row, 0);
+    }
 }
 
 /* --- norm, ReLU, 2 x 2 average pool, of one channel block ------------------------------------ */
@@ -263,33 +347,33 @@ static void pool_relu_norm_back(const float *gradient, const float *normalised, 
 
 /* --- the first block ------------------------------------------------------------------------- */
 
-/* image (C, h, w) -> (side + 2, side + 2, C) with zeros around */
-static void pad_image(const Net *net, const float *image, float *padded)
+/* image (C, h, w) -> (side + 2 border, same, places) with zeros around */
+static void pad_image(const Net *net, const float *image, int border, int places, float *padded)
 {
-    const int own = net->side - 2 * net->pad, row = net->side + 2, border = net->pad + 1;
-    memset(padded, 0, sizeof(float) * row * row * net->channels);
+    const int own = net->side - 2 * net->pad, row = net->side + 2 * border;
+    border += net->pad;
+    memset(padded, 0, sizeof(float) * row * row * places);
     for (int c = 0; c < net->channels; c++)
         for (int y = 0; y < own; y++)
             for (int x = 0; x < own; x++)
-                padded[((y + border) * row + x + border) * net->channels + c] =
+                padded[((y + border) * row + x + border) * places + c] =
                     image[(c * own + y) * own + x];
 }
 
-static void first_forward(const Net *net, const float *padded, float *z, float *pooled,
-                          float *normalised, float *scale)
+/* panel by panel, so that products stay in the second cache */
+static void first_forward(const Net *net, const float *padded, Tiles tiles, float *products,
+                          float *z, float *pooled, float *normalised, float *scale)
 {
     const int side = net->side, width = net->width, panel = panel_of(width);
-    const int terms = 3 * net->channels;
-    const long row = (long)(side + 2) * net->channels;
+    tiles_of_image(padded, side, tiles, 0);
     for (int o = 0; o < width; o += panel) {
-        for (int y = 0; y < side; y++) {
-            Left left = {padded + y * row, net->channels, row, 1, 3, terms};
-            product(side, panel, left, net->first + o, width, z + (long)y * side * panel, panel, 0);
-        }
-        for (int c = 0; c < panel; c += LANES)
-            norm_relu_pool(z + c, panel, side, net->gain[0] + o + c, net->shift[0] + o + c,
+        multiply_tiles(tiles, net->kernels[0], width, o, products, panel);
+        for (int c = 0; c < panel; c += LANES) {
+            image_of_products(products + c, side, panel, 0, tiles.count, z, LANES);
+            norm_relu_pool(z, LANES, side, net->gain[0] + o + c, net->shift[0] + o + c,
                            pooled + o + c, width, normalised ? normalised + o + c : NULL,
                            scale ? scale + o + c : NULL);
+        }
     }
 }
 
@@ -304,7 +388,7 @@ static void first_back(const Net *net, const float *gradient, float *terms, floa
     for (int y = 0; y < side; y++) {
         Left left = {gradient + (long)y * side * width, width, 0, 1, 1, width};
         for (int o = 0; o < columns; o += 2 * LANES)
-            product(side, 2 * LANES, left, net->first_back + o, columns, terms + o, columns, 0);
+            product(side, 2 * LANES, 0, left, net->first_back + o, columns, terms + o, columns, 0);
         for (int x = 0; x < side; x++)
             for (int k = 0; k < 3; k++)
                 for (int i = 0; i < run; i++)
@@ -326,7 +410,7 @@ static void first_weights(const Net *net, const float *padded, const float *grad
     for (int k = 0; k < 3; k++)
         for (int o = 0; o < width; o += panel) {
             Left left = {padded + k * row, 1, row, channels, side, side};
-            product(3 * channels, panel, left, gradient + o, width,
+            product(3 * channels, panel, 0, left, gradient + o, width,
                     sums + (long)k * 3 * channels * width + o, width, 1);
         }
 }
@@ -349,8 +433,6 @@ static float *scratch(size_t floats)
 
 static int tiles_across(int side) { return (side + 3) / 4 * ((side + 3) / 4); }
 
-static long round_up(long floats) { return (floats + LANES - 1) / LANES * LANES; }
-
 static float *part(float *const *kept, int block, long image, long size)
 {
     return kept[block] ? kept[block] + image * size : NULL;
@@ -360,10 +442,12 @@ static float *part(float *const *kept, int block, long image, long size)
 static int group_forward(const Net *net, const float *images, int first, int group,
                          float *embeddings, const Kept *kept)
 {
-    const int side = net->side, width = net->width;
-    const long padded_size = round_up((long)(side + 2) * (side + 2) * net->channels);
-    const long z_size = (long)side * side * 2 * LANES, image_size = (long)side * side / 4 * width;
-    const long tiles_size = (long)TILE * GROUP * tiles_across(side / 2) * width;
+    const int side = net->side, width = net->width, lanes = places(net->channels);
+    const long padded_size = round_up((long)side * side * lanes + LANES);
+    const long z_size = (long)side * side * LANES, image_size = (long)side * side / 4 * width;
+    const long tiles_size =
+        TILE * most(plane_of(GROUP * tiles_across(side / 2), width),
+                    plane_of(tiles_across(side), most(lanes, 2 * LANES)));
     float *padded = scratch(padded_size + z_size + 2 * GROUP * image_size + 2 * tiles_size);
     if (!padded) return 1;
     float *z = padded + padded_size, *here = z + z_size, *next = here + GROUP * image_size;
@@ -372,8 +456,9 @@ static int group_forward(const Net *net, const float *images, int first, int gro
 
     float *in = kept->pooled[0] ? kept->pooled[0] + first * image_size : here;
     for (int n = 0; n < group; n++) {
-        pad_image(net, images + (long)(first + n) * net->channels * own * own, padded);
-        first_forward(net, padded, z, in + n * image_size,
+        pad_image(net, images + (long)(first + n) * net->channels * own * own, 0, lanes, padded);
+        first_forward(net, padded, tiles_at(tiles, tiles_across(side), net->channels, net->half),
+                      products, z, in + n * image_size,
                       part(kept->normalised, 0, first + n, image_size * 4),
                       part(kept->scale, 0, first + n, width));
     }
@@ -383,14 +468,15 @@ static int group_forward(const Net *net, const float *images, int first, int gro
         float *out = kept->pooled[block] ? kept->pooled[block] + first * less
                      : in == here       ? next
                                         : here;
-        for (int n = 0; n < group; n++)
-            tiles_of_image(in + n * pixels, now, width, tiles, n * across, all, 0);
-        multiply_tiles(tiles, net->kernels[block], all, width, products);
+        const Tiles here_tiles = tiles_at(tiles, all, width, net->half);
+        for (int n = 0; n < group; n++) tiles_of_image(in + n * pixels, now, here_tiles, n * across);
+        for (int o = 0; o < width; o += panel_of(width))
+            multiply_tiles(here_tiles, net->kernels[block], width, o, products + o, width);
         for (int n = 0; n < group; n++) {
             float *normalised = part(kept->normalised, block, first + n, pixels);
             float *scale = part(kept->scale, block, first + n, width);
             for (int c = 0; c < width; c += LANES) {
-                image_of_tiles(products + c, now, width, n * across, all, z, LANES);
+                image_of_products(products + c, now, width, n * across, all, z, LANES);
                 norm_relu_pool(z, LANES, now, net->gain[block] + c, net->shift[block] + c,
                                out + n * less + c, width, normalised ? normalised + c : NULL,
                                scale ? scale + c : NULL);
@@ -428,7 +514,7 @@ static int group_backward(const Net *net, const float *images, int first, int gr
     const long padded_size = round_up((long)(side + 2) * (side + 2) * net->channels);
     const long z_size = (long)side * side * width, image_size = z_size / 4;
     const long columns = (9 * net->channels + 2 * LANES - 1) / (2 * LANES) * (2 * LANES);
-    const long tiles_size = (long)TILE * GROUP * tiles_across(side / 2) * width;
+    const long tiles_size = TILE * plane_of(GROUP * tiles_across(side / 2), width);
     float *padded = scratch(padded_size + side * columns + z_size + 2 * GROUP * image_size +
                             3 * tiles_size);
     if (!padded) return 1;
@@ -457,31 +543,33 @@ static int group_backward(const Net *net, const float *images, int first, int gr
                                     trains ? sums->shift[block] + c : NULL);
             const long image = (long)(first + n) * net->channels * own * own;
             if (block > 0) {
-                tiles_of_image(z, now, width, tiles, n * across, all, 0);
-                if (trains) tiles_of_image(z, now, width, outer, n * across, all, 1);
+                tiles_of_image(z, now, tiles_at(tiles, all, width, net->half), n * across);
+                if (trains) tiles_of_gradient(z, now, tiles_at(outer, all, width, 0), n * across);
                 continue;
             }
             if (by_images) first_back(net, z, terms, padded, by_images + image);
             if (trains) {
-                pad_image(net, images + image, padded);
+                pad_image(net, images + image, 1, net->channels, padded);
                 first_weights(net, padded, z, sums->first);
             }
         }
         if (block == 0) break;
-        multiply_tiles(tiles, net->kernels_back[block], all, width, products);
+        for (int o = 0; o < width; o += panel_of(width))
+            multiply_tiles(tiles_at(tiles, all, width, net->half), net->kernels_back[block], width,
+                           o, products + o, width);
         for (int n = 0; n < group; n++)
             for (int c = 0; c < width; c += LANES)
-                image_of_tiles(products + c, now, width, n * across, all, out + n * size + c,
-                               width);
+                image_of_products(products + c, now, width, n * across, all, out + n * size + c,
+                                  width);
         if (trains) {
             const float *inputs = kept->pooled[block - 1] + first * size;
             const int panel = panel_of(width);
             for (int n = 0; n < group; n++)
-                tiles_of_image(inputs + n * size, now, width, tiles, n * across, all, 0);
+                tiles_of_image(inputs + n * size, now, tiles_at(tiles, all, width, 0), n * across);
             for (int f = 0; f < TILE; f++)
                 for (int o = 0; o < width; o += panel) {
-                    Left left = {tiles + (long)f * all * width, 1, 0, width, 1, all};
-                    product(width, panel, left, outer + (long)f * all * width + o, width,
+                    Left left = {tiles + f * plane_of(all, width), 1, 0, width, 1, all};
+                    product(width, panel, 0, left, outer + f * plane_of(all, width) + o, width,
                             sums->kernels[block] + (long)f * width * width + o, width, 1);
                 }
         }

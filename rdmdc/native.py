@@ -1,10 +1,12 @@
 """The ConvNet on a CPU by ``convnet.c``, compiled once a machine, behind torch's autograd.
 
-What it computes is `ConvNet.embed`, in another order of sums: single precision differs by 1e-6.
+What it computes is `ConvNet.embed`, in another order of sums: single precision differs by 1e-6, and
+`half` products by 1e-2, since Winograd's transforms enlarge the rounding to bf16.
 """
 
 import ctypes
 import hashlib
+import math
 import os
 import platform
 import shutil
@@ -29,18 +31,20 @@ GROUP = 8  # images at once, as in convnet.c
 DEPTH = 8  # the most blocks, as in convnet.c
 SLICE = 64  # images whose weights' gradients are summed in one go: fixes the order of the sum
 
-# G of Winograd's F(4, 3): three kernel values to six in the transform's domain
-_G = torch.tensor(
-    [
-        [1 / 4, 0, 0],
-        [-1 / 6, -1 / 6, -1 / 6],
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6],
-        [1 / 24, -1 / 12, 1 / 6],
-        [0, 0, 1],
-    ]
-)
-_INTO_DOMAIN = torch.kron(_G, _G)  # (36, 9)
+
+def _into_domain() -> Tensor:
+    """G ⊗ G (36, 9) of Winograd's F(4, 3) at convnet.c's points, in double precision."""
+    a = math.sqrt(0.5)
+    points = (0.0, a, -a, 2 * a, -2 * a)
+    rows = []
+    for point in points:
+        weight = math.prod(point - other for other in points if other != point)
+        rows.append([1 / weight, point / weight, point**2 / weight])
+    g = torch.tensor([*rows, [0, 0, 1]], dtype=torch.float64)
+    return torch.kron(g, g)
+
+
+_INTO_DOMAIN = _into_domain().float()
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,10 @@ class Sizes:
 
 
 running = False
-"""Whether what has kernels here runs by them; `networks.compiling` says so."""
+"""Whether what has kernels here runs by them; `networks.running` says so."""
+
+half = False
+"""Whether products with frozen weights are of bf16; `networks.running` says so."""
 
 
 class NativeError(InputError):
@@ -86,6 +93,11 @@ def cannot(width: int) -> str | None:
     except NativeError as error:
         return str(error)
     return None
+
+
+def has_half() -> bool:
+    """Whether the kernels were compiled for a processor that multiplies bf16 (AVX-512 BF16)."""
+    return bool(library().has_half())
 
 
 @cache
@@ -151,8 +163,8 @@ class Net(ctypes.Structure):
     """Sizes, and pointers to the weights."""
 
     _fields_ = [
-        *((name, ctypes.c_int) for name in ("depth", "side", "pad", "channels", "width")),
-        *((name, ctypes.c_void_p) for name in ("first", "first_back")),
+        *((name, ctypes.c_int) for name in ("depth", "side", "pad", "channels", "width", "half")),
+        ("first_back", ctypes.c_void_p),
         *((name, _Blocks) for name in ("kernels", "kernels_back", "gain", "shift")),
     ]
 
@@ -188,32 +200,46 @@ class _Weights:
     memory: tuple[Any, ...]
 
 
-def _prepare(network: Sizes, weights: Mapping[str, Tensor], *, back: bool) -> _Weights:
-    depth, width, channels = network.depth, network.width, network.channels
-    first = weights["conv0.weight"].permute(2, 3, 1, 0).reshape(9 * channels, width).contiguous()
-    gain = {b: weights[f"norm{b}.weight"].contiguous() for b in range(depth)}
-    shift = {b: weights[f"norm{b}.bias"].contiguous() for b in range(depth)}
-    kernels = {b: _transformed(weights[f"conv{b}.weight"]) for b in range(1, depth)}
-    first_back, kernels_back = first.new_empty(0), {}
+def _prepare(
+    network: Sizes, weights: Mapping[str, Tensor], *, back: bool, halved: bool
+) -> _Weights:
+    blocks = range(network.depth)
+    gain = {b: weights[f"norm{b}.weight"].contiguous() for b in blocks}
+    shift = {b: weights[f"norm{b}.bias"].contiguous() for b in blocks}
+    kernels = {b: _transformed(weights[f"conv{b}.weight"], halved) for b in blocks}
+    first_back, kernels_back = torch.empty(0), {}
     if back:
-        first_back = torch.nn.functional.pad(first.T, (0, -9 * channels % (2 * LANES)))
-        for b in range(1, depth):
+        first = weights["conv0.weight"].permute(0, 2, 3, 1).flatten(1)
+        first_back = torch.nn.functional.pad(first, (0, -first.shape[1] % (2 * LANES)))
+        for b in blocks[1:]:
             turned = weights[f"conv{b}.weight"].transpose(0, 1).flip(2, 3)
-            kernels_back[b] = _transformed(turned)
-    net = Net(depth, network.padded, (network.padded - network.side) // 2, channels, width)
-    net.first, net.first_back = first.data_ptr(), first_back.data_ptr()
-    net.kernels, net.kernels_back = _at(kernels), _at(kernels_back)
-    net.gain, net.shift = _at(gain), _at(shift)
-    return _Weights(net, (first, first_back, gain, shift, kernels, kernels_back))
+            kernels_back[b] = _transformed(turned, halved)
+    net = Net(
+        network.depth,
+        network.padded,
+        (network.padded - network.side) // 2,
+        network.channels,
+        network.width,
+        halved,
+        first_back.data_ptr(),
+        *(_at(of_blocks) for of_blocks in (kernels, kernels_back, gain, shift)),
+    )
+    return _Weights(net, (first_back, kernels, kernels_back, gain, shift))
 
 
-def _transformed(kernel: Tensor) -> Tensor:
-    """A kernel (O, C, 3, 3) in the transform's domain, in panels: (36, O / panel, C, panel)."""
+def _transformed(kernel: Tensor, halved: bool) -> Tensor:
+    """A kernel (O, C, 3, 3) in the transform's domain, in panels: (36, O / panel, C, panel).
+
+    Where it is halved, neighbouring channels lie together: (36, O / panel, C / 2, panel, 2).
+    """
     outputs, inputs = kernel.shape[:2]
     panel = LANES if outputs % (2 * LANES) else 2 * LANES
     flat = kernel.permute(2, 3, 1, 0).reshape(9, inputs * outputs)
-    domain = (_INTO_DOMAIN @ flat).view(36, inputs, outputs // panel, panel)
-    return domain.transpose(1, 2).contiguous()
+    domain = (_INTO_DOMAIN @ flat).view(36, inputs, outputs // panel, panel).transpose(1, 2)
+    if not halved:
+        return domain.contiguous()
+    even = torch.nn.functional.pad(domain, (0, 0, 0, inputs % 2)).unflatten(2, (-1, 2))
+    return even.transpose(3, 4).to(torch.bfloat16).contiguous()
 
 
 def sort_samples(values: Tensor) -> Tensor:
@@ -224,7 +250,11 @@ def sort_samples(values: Tensor) -> Tensor:
     values = values.contiguous()
     ordered = torch.empty_like(values)
     status = library().sort_samples(
-        values.data_ptr(), len(values), *values.shape[1:], ordered.data_ptr(), _threads()
+        values.data_ptr(),
+        len(values),
+        *values.shape[1:],
+        ordered.data_ptr(),
+        torch.get_num_threads(),
     )
     _check(status)
     return ordered
@@ -248,7 +278,9 @@ class _Embed(torch.autograd.Function):
     ) -> Tensor:
         images = images.contiguous()
         back = any(ctx.needs_input_grad)
-        ready = _prepare(network, dict(zip(names, weights, strict=True)), back=back)
+        trains = any(ctx.needs_input_grad[1:])
+        named = dict(zip(names, weights, strict=True))
+        ready = _prepare(network, named, back=back, halved=half and not trains)
         kept = _room(network, len(images)) if back else _NOTHING
         embeddings = torch.empty(len(images), network.features)
 
@@ -258,7 +290,7 @@ class _Embed(torch.autograd.Function):
             len(images),
             embeddings.data_ptr(),
             ctypes.byref(_pointers(kept)),
-            _threads(),
+            torch.get_num_threads(),
         )
         _check(status)
         ctx.save_for_backward(images)
@@ -269,12 +301,8 @@ class _Embed(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, by_embeddings: Tensor) -> tuple[Tensor | None, ...]:
         (images,) = ctx.saved_tensors
-        network, wanted, trains = (
-            ctx.network,
-            ctx.needs_input_grad[0],
-            any(ctx.needs_input_grad[1:]),
-        )
-        by_images = torch.empty_like(images) if wanted else None
+        network, trains = ctx.network, any(ctx.needs_input_grad[1:])
+        by_images = torch.empty_like(images) if ctx.needs_input_grad[0] else None
         by_embeddings = by_embeddings.contiguous()
         slices = -(-len(images) // SLICE) if trains else 0
         width, blocks = network.width, range(network.depth)
@@ -297,7 +325,7 @@ class _Embed(torch.autograd.Function):
             None if by_images is None else by_images.data_ptr(),
             sums,
             SLICE if trains else GROUP,
-            _threads(),
+            torch.get_num_threads(),
         )
         _check(status)
         _free.setdefault((network, len(images)), []).append(ctx.kept)
@@ -332,10 +360,6 @@ def _room(network: Sizes, count: int) -> _Kept:
 
 def _pointers(kept: _Kept) -> Kept:
     return Kept(*(_at(kept[name]) for name in ("pooled", "normalised", "scale")))
-
-
-def _threads() -> int:
-    return torch.get_num_threads()
 
 
 def _check(status: int) -> None:

@@ -147,24 +147,35 @@ def _in_chunks(
     run = _compiled(network, chunk) if _compiling and on_gpu else network.embed
     missing = -len(inputs) % chunk
     padded = F.pad(inputs, (0, 0) * (inputs.ndim - 1) + (0, missing)) if missing else inputs
-    return torch.cat([run(weights, part) for part in padded.split(chunk)])[: len(inputs)]
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=_precision == "bfloat16"):
+        embedded = [run(weights, part) for part in padded.split(chunk)]
+    return torch.cat(embedded)[: len(inputs)].float()
 
 
 _compiling = False
+_precision = "float32"
 
 
-def compiling(wanted: bool, device: str, width: int) -> str | None:
+def compiling(wanted: bool, device: str, width: int, precision: str = "float32") -> str | None:
     """Run networks compiled from now on, or not; the reason why not where it cannot be.
 
     On a CPU they run by ``convnet.c``, on a GPU by torch.compile; both differ from the uncompiled
-    ones in rounding only. What was compiled is kept on disk, in the user's cache folder.
+    ones in rounding only. What was compiled is kept on disk, in the user's cache folder. In
+    precision "bfloat16" convolutions with frozen weights take factors of bf16; norms and sums stay
+    float32. NetworkError where the compiled kernels cannot do that on this processor.
     """
-    global _compiling
+    global _compiling, _precision
     reason = None
     if wanted and device == "cpu":
         reason = native.cannot(width)
-    _compiling = wanted and reason is None
+    _compiling, _precision = wanted and reason is None, precision
     native.running = _compiling and device == "cpu"
+    native.half = native.running and precision == "bfloat16"
+    if native.half and not native.has_half():
+        raise NetworkError(
+            "precision is bfloat16, but this processor has no products of it (AVX-512 BF16);"
+            " set precision: float32"
+        )
     return reason
 
 
@@ -173,6 +184,7 @@ def arithmetic(device: str) -> dict[str, str | int | bool]:
     name = torch.cuda.get_device_name() if device == "cuda" else native.processor()
     return {
         "compiled": _compiling,
+        "precision": _precision,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "processor": name,

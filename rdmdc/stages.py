@@ -178,7 +178,8 @@ def _begin(args: argparse.Namespace, inputs: list[Path]) -> Provenance:
     if "threads" in options:
         torch.set_num_threads(options["threads"])
         width = options["network"]["width"]
-        reason = networks.compiling(options["compile"], options["device"], width)
+        precision = options.get("precision", "float32")  # where weights are frozen
+        reason = networks.compiling(options["compile"], options["device"], width, precision)
         if reason is not None:
             print(f"compile: {reason}; networks run uncompiled, much slower", file=sys.stderr)
     return Provenance.begin(args.stage, args.options, args.code, inputs)

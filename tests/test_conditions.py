@@ -381,6 +381,7 @@ EXTRA = {"label": "Extra", "function": "mean"}
         ("network.width", 3, COMPUTING),
         ("seed", 5, COMPUTING),
         ("threads", 2, COMPUTING),
+        ("precision", "bfloat16", {"poison", "synthetic"}),
     ],
 )
 def test_an_edit_changes_the_options_of_these_jobs_only(path, value, jobs):

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from rdmdc import native
+from rdmdc import native, networks
 from rdmdc.networks import ConvNet
 from rdmdc.randomness import generator
 
@@ -124,6 +124,56 @@ def test_threads_change_no_bit():
     finally:
         torch.set_num_threads(1)
     assert all(torch.equal(one[name], several[name]) for name in one)
+
+
+@pytest.fixture
+def halved(compiled):
+    """Products with frozen weights are of bf16 for a test, skipped where the processor has none."""
+    if not native.has_half():
+        pytest.skip("this processor multiplies no bf16")
+    networks.compiling(True, "cpu", 16, "bfloat16")
+
+
+@pytest.mark.usefixtures("halved")
+@pytest.mark.parametrize(("sizes", "count"), SIZES)
+def test_products_of_bf16_round_but_little(sizes, count):
+    """2^-9 a factor, enlarged by the transforms some four times and by three blocks; ReLUs at the
+    edge of rounding flip, which a gradient feels more."""
+    network = ConvNet(*sizes)
+    weights = networks.to(weights_of(network), "cpu")
+    images = images_of(network, count).requires_grad_()
+    exact = network.embed({n: v.double() for n, v in weights.items()}, images.double())
+    made = native.embed(network, weights, images)
+    assert 1e-3 < (made - exact).norm() / exact.norm() < 2e-2
+    by = torch.randn(count, network.features, generator=generator("by"))
+    (wanted,) = torch.autograd.grad((exact * by).sum(), images)
+    (found,) = torch.autograd.grad((made * by).sum(), images)
+    assert 1e-3 < (found - wanted).norm() / wanted.norm() < 0.2
+
+
+@pytest.mark.usefixtures("halved")
+def test_products_of_bf16_keep_each_image_to_itself():
+    network = ConvNet(3, 16, 4, 32, 3)
+    weights, images = weights_of(network), images_of(network, 37)
+    whole = native.embed(network, weights, images)
+    for first, last in ((0, 1), (5, 30), (36, 37)):
+        assert torch.equal(native.embed(network, weights, images[first:last]), whole[first:last])
+
+
+@pytest.mark.usefixtures("halved")
+def test_weights_that_train_are_multiplied_in_single_precision():
+    network = ConvNet(3, 8, 4, 16, 2)
+    weights, images = weights_of(network), images_of(network, 3)
+    trained = {name: value.requires_grad_() for name, value in weights.items()}
+    halved = native.embed(network, trained, images)
+    networks.compiling(True, "cpu", 16)
+    assert torch.equal(halved, native.embed(network, trained, images))
+
+
+def test_a_processor_without_bf16_is_told(monkeypatch):
+    monkeypatch.setattr(native, "has_half", lambda: False)
+    with pytest.raises(networks.NetworkError, match=r"bfloat16.*set precision: float32"):
+        networks.compiling(True, "cpu", 16, "bfloat16")
 
 
 def test_differentiated_once_only():

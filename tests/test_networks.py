@@ -233,3 +233,18 @@ def test_memory_order_of_inputs_does_not_matter():
 )
 def test_gradient_chunks_are_even(count, each, expected):
     assert networks.even_chunk(count, each, "cpu") == expected
+
+
+def test_uncompiled_in_bf16():
+    """Convolutions in bf16, near single precision and not it; float32 comes out."""
+    network, inputs = ConvNet(3, 16, 4, 32, 3), torch.randn(9, 3, 16, 16)
+    weights = network.draw(torch.Generator().manual_seed(0))
+    exact = network.embed(weights, inputs)
+    try:
+        networks.compiling(False, "cpu", 32, "bfloat16")
+        made = networks.embed(network, weights, inputs, 4)
+    finally:
+        networks.compiling(False, "cpu", 32)
+    assert made.dtype == torch.float32
+    assert 1e-4 < (made - exact).norm() / exact.norm() < 2e-2
+    assert torch.allclose(networks.embed(network, weights, inputs, 4), exact, atol=1e-5)
