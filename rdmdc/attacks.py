@@ -321,8 +321,11 @@ def gradient_matching_objective(
         inputs = scene.train.normalisation.normalise(values)
         inputs = augment(inputs.unsqueeze(1), drawn).squeeze(1)
         weights = _trainable(victim, scene.device)
-        loss = F.cross_entropy(scene.network.logits(weights, inputs), labels, reduction="sum")
-        poisons = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+        logits = networks.logits_for_weights(scene.network, weights, inputs)
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        poisons = torch.autograd.grad(
+            loss, list(weights.values()), create_graph=True, materialize_grads=True
+        )  # zeros for biases that a norm takes away
         product = torch.stack([(a * b).sum() for a, b in zip(target, poisons, strict=True)]).sum()
         yield (1 - product / (_norm(target) * _norm(poisons))) / len(scene.victims)
 

@@ -272,17 +272,24 @@ static void image_of_products(const float *products, int side, long row, int fir
 }
 
 /* tiles · kernels (36, width / panel, words, panel) -> the panel of outputs from o on of products
-   (36, count, row) */
+   (36, count, row), or added to it */
 static void multiply_tiles(Tiles tiles, const float *kernels, int width, int o, float *products,
-                           long row)
+                           long row, int add)
 {
     const int panel = panel_of(width), terms = words(tiles.channels, tiles.half);
     for (int f = 0; f < TILE; f++) {
         Left left = {tiles.at + f * plane_of(tiles.count, tiles.row), tiles.row, 0, 1, 1, terms};
         const float *right = kernels + ((long)f * width + o) * terms;
         float *out = products + f * plane_of(tiles.count, row);
-        product(tiles.count, panel, tiles.half, left, right, panel, out, row, 0);
+        product(tiles.count, panel, tiles.half, left, right, panel, out, row, add);
     }
+}
+
+/* the same for all panels */
+static void multiply_all(Tiles tiles, const float *kernels, int width, float *products, int add)
+{
+    for (int o = 0; o < width; o += panel_of(width))
+        multiply_tiles(tiles, kernels, width, o, products + o, width, add);
 }
 
 /* --- norm, ReLU, 2 x 2 average pool, of one channel block ------------------------------------ */
@@ -367,7 +374,7 @@ static void first_forward(const Net *net, const float *padded, Tiles tiles, floa
     const int side = net->side, width = net->width, panel = panel_of(width);
     tiles_of_image(padded, side, tiles, 0);
     for (int o = 0; o < width; o += panel) {
-        multiply_tiles(tiles, net->kernels[0], width, o, products, panel);
+        multiply_tiles(tiles, net->kernels[0], width, o, products, panel, 0);
         for (int c = 0; c < panel; c += LANES) {
             image_of_products(products + c, side, panel, 0, tiles.count, z, LANES);
             norm_relu_pool(z, LANES, side, net->gain[0] + o + c, net->shift[0] + o + c,
@@ -377,18 +384,25 @@ static void first_forward(const Net *net, const float *padded, Tiles tiles, floa
     }
 }
 
-/* gradient (side, side, O) -> image's (C, h, w); terms (side, columns) and padded are scratch */
-static void first_back(const Net *net, const float *gradient, float *terms, float *padded,
-                       float *image)
+/* gradient (side, side, O) -> image's (C, h, w), of the first block's kernels; with another
+   gradient, of other kernels, added. terms (side, columns) and padded are scratch. */
+static void first_back(const Net *net, const float *gradient, const Net *other_net,
+                       const float *other, float *terms, float *padded, float *image)
 {
     const int side = net->side, width = net->width, channels = net->channels;
     const int row = side + 2, run = 3 * channels;
     const int columns = (9 * channels + 2 * LANES - 1) / (2 * LANES) * (2 * LANES);
     memset(padded, 0, sizeof(float) * row * row * channels);
     for (int y = 0; y < side; y++) {
-        Left left = {gradient + (long)y * side * width, width, 0, 1, 1, width};
-        for (int o = 0; o < columns; o += 2 * LANES)
+        const long line = (long)y * side * width;
+        for (int o = 0; o < columns; o += 2 * LANES) {
+            Left left = {gradient + line, width, 0, 1, 1, width};
             product(side, 2 * LANES, 0, left, net->first_back + o, columns, terms + o, columns, 0);
+            if (!other) continue;
+            left.at = other + line;
+            product(side, 2 * LANES, 0, left, other_net->first_back + o, columns, terms + o, columns,
+                    1);
+        }
         for (int x = 0; x < side; x++)
             for (int k = 0; k < 3; k++)
                 for (int i = 0; i < run; i++)
@@ -470,8 +484,7 @@ static int group_forward(const Net *net, const float *images, int first, int gro
                                         : here;
         const Tiles here_tiles = tiles_at(tiles, all, width, net->half);
         for (int n = 0; n < group; n++) tiles_of_image(in + n * pixels, now, here_tiles, n * across);
-        for (int o = 0; o < width; o += panel_of(width))
-            multiply_tiles(here_tiles, net->kernels[block], width, o, products + o, width);
+        multiply_all(here_tiles, net->kernels[block], width, products, 0);
         for (int n = 0; n < group; n++) {
             float *normalised = part(kept->normalised, block, first + n, pixels);
             float *scale = part(kept->scale, block, first + n, width);
@@ -547,16 +560,15 @@ static int group_backward(const Net *net, const float *images, int first, int gr
                 if (trains) tiles_of_gradient(z, now, tiles_at(outer, all, width, 0), n * across);
                 continue;
             }
-            if (by_images) first_back(net, z, terms, padded, by_images + image);
+            if (by_images) first_back(net, z, NULL, NULL, terms, padded, by_images + image);
             if (trains) {
                 pad_image(net, images + image, 1, net->channels, padded);
                 first_weights(net, padded, z, sums->first);
             }
         }
         if (block == 0) break;
-        for (int o = 0; o < width; o += panel_of(width))
-            multiply_tiles(tiles_at(tiles, all, width, net->half), net->kernels_back[block], width,
-                           o, products + o, width);
+        multiply_all(tiles_at(tiles, all, width, net->half), net->kernels_back[block], width,
+                     products, 0);
         for (int n = 0; n < group; n++)
             for (int c = 0; c < width; c += LANES)
                 image_of_products(products + c, now, width, n * across, all, out + n * size + c,
@@ -594,6 +606,209 @@ int backward(const Net *net, const float *images, int count, const float *by_emb
             const Gradients *own = sums[0].first ? sums + start / slice : sums;
             failed |= group_backward(net, images, first, group, by_embeddings, kept, by_images, own);
         }
+    return failed;
+}
+
+/* --- tangents: derivatives along a direction in the weights ---------------------------------- */
+
+/* The tangent of a channel block's norm, ReLU and pooling. z is the convolution's tangent, n and
+   scale the norm's, of which tangent_n and the logarithmic tangent of scale are made. */
+static void tangent_norm_relu_pool(const float *z, int side, const float *n, long width,
+                                   const float *scale, const float *gain, const float *shift,
+                                   const float *tangent_gain, const float *tangent_shift,
+                                   float *tangent_n, float *log_scale, float *pooled)
+{
+    const int count = side * side;
+    const vec s = load(scale), g = load(gain), b = load(shift);
+    const vec tg = load(tangent_gain), tb = load(tangent_shift);
+    vec sum = {0}, products = {0};
+    for (int p = 0; p < count; p++) {
+        vec value = load(z + (long)p * LANES);
+        sum += value;
+        products += value * load(n + p * width);
+    }
+    const vec mean = sum / (float)count, tilt = products / (float)count;
+    store(log_scale, -s * tilt);
+    for (int y = 0; y < side; y += 2)
+        for (int x = 0; x < side; x += 2) {
+            vec total = {0};
+            for (int i = 0; i < 4; i++) {
+                const long at = (long)(y + i / 2) * side + x + i % 2;
+                vec own = load(n + at * width);
+                vec moved = s * (load(z + at * LANES) - mean - own * tilt);
+                store(tangent_n + at * width, moved);
+                total += where_positive(own * g + b, own * tg + moved * g + tb);
+            }
+            store(pooled + ((long)y / 2 * (side / 2) + x / 2) * width, total * 0.25f);
+        }
+}
+
+/* Gradient by the pooled values and its tangent -> by the convolution's. */
+static void tangent_pool_relu_norm_back(const float *gradient, const float *tangent, int side,
+                                        const float *n, const float *tangent_n, long width,
+                                        const float *scale, const float *log_scale,
+                                        const float *gain, const float *shift,
+                                        const float *tangent_gain, float *out, float *tangent_out)
+{
+    const float count = (float)(side * side);
+    const vec g = load(gain), b = load(shift), tg = load(tangent_gain), s = load(scale);
+    vec sum = {0}, products = {0}, tangent_sum = {0}, tangent_products = {0};
+    for (int y = 0; y < side; y++)
+        for (int x = 0; x < side; x++) {
+            const long at = ((long)y * side + x) * width;
+            const long from = ((long)y / 2 * (side / 2) + x / 2) * width;
+            vec own = load(n + at), key = own * g + b;
+            vec d = where_positive(key, load(gradient + from) * 0.25f);
+            vec t = where_positive(key, load(tangent + from) * 0.25f) * g + d * tg;
+            d *= g;
+            sum += d;
+            products += d * own;
+            tangent_sum += t;
+            tangent_products += t * own + d * load(tangent_n + at);
+            store(out + at, d);
+            store(tangent_out + at, t);
+        }
+    const vec less = sum / count, tilt = products / count, log_s = load(log_scale);
+    const vec tangent_less = tangent_sum / count, tangent_tilt = tangent_products / count;
+    for (long at = 0; at < side * side * width; at += width) {
+        vec own = load(n + at), d = load(out + at) - less - own * tilt;
+        vec t = load(tangent_out + at) - tangent_less - load(tangent_n + at) * tilt;
+        store(out + at, s * d);
+        store(tangent_out + at, s * (t - own * tangent_tilt + log_s * d));
+    }
+}
+
+/* One group's tangents, along `direction` in the weights: of the embeddings, and of the images'
+   gradient from by_embeddings. `kept` is forward's; both nets are in single precision. */
+static int group_tangents(const Net *net, const Net *direction, const float *images, int first,
+                          int group, const float *by_embeddings, const Kept *kept,
+                          float *embeddings, float *by_images)
+{
+    const int side = net->side, width = net->width, own = side - 2 * net->pad;
+    const int lanes = places(net->channels), depth = net->depth;
+    const long padded_size = round_up((long)(side + 2) * (side + 2) * lanes + LANES);
+    const long z_size = (long)side * side * width, image_size = z_size / 4;
+    const long columns = (9 * net->channels + 2 * LANES - 1) / (2 * LANES) * (2 * LANES);
+    const long tiles_size =
+        TILE * most(plane_of(GROUP * tiles_across(side / 2), width),
+                    plane_of(tiles_across(side), most(lanes, 2 * LANES)));
+    const long n_size = 4 * z_size / 3 + LANES; /* of all blocks */
+    float *padded = scratch(padded_size + side * columns + 2 * z_size + 4 * GROUP * image_size +
+                            4 * tiles_size + GROUP * (n_size + depth * width));
+    if (!padded) return 1;
+    float *terms = padded + padded_size, *z = terms + side * columns, *tangent_z = z + z_size;
+    float *here = tangent_z + z_size, *next = here + GROUP * image_size;
+    float *tangent_here = next + GROUP * image_size, *tangent_next = tangent_here + GROUP * image_size;
+    float *tiles = tangent_next + GROUP * image_size, *tangent_tiles = tiles + tiles_size;
+    float *products = tangent_tiles + tiles_size, *tangent_products = products + tiles_size;
+    float *tangent_n = tangent_products + tiles_size, *log_scale = tangent_n + GROUP * n_size;
+    float *n_of[DEPTH];
+    for (int block = 0; block < depth; block++) {
+        n_of[block] = tangent_n;
+        tangent_n += GROUP * (z_size >> (2 * block));
+    }
+
+    for (int block = 0; block < depth; block++) {
+        const int now = side >> block, across = tiles_across(now), panel = panel_of(width);
+        const int all = block ? group * across : across;
+        const long size = (long)now * now * width;
+        for (int n = 0; block && n < group; n++) {
+            tiles_of_image(kept->pooled[block - 1] + (first + n) * size, now,
+                           tiles_at(tiles, all, width, 0), n * across);
+            tiles_of_image(tangent_here + n * size, now, tiles_at(tangent_tiles, all, width, 0),
+                           n * across);
+        }
+        if (block) {
+            const Tiles moved = tiles_at(tangent_tiles, all, width, 0);
+            multiply_all(tiles_at(tiles, all, width, 0), direction->kernels[block], width, products, 0);
+            multiply_all(moved, net->kernels[block], width, products, 1);
+        }
+        for (int n = 0; n < group; n++) {
+            const Tiles of_image = tiles_at(tiles, across, net->channels, 0);
+            if (!block) {
+                const float *image = images + (long)(first + n) * net->channels * own * own;
+                pad_image(net, image, 0, lanes, padded);
+                tiles_of_image(padded, side, of_image, 0);
+            }
+            for (int c = 0; c < width; c += LANES) {
+                const int place = block ? c : c % panel, row = block ? width : panel;
+                if (!block && !place)
+                    multiply_tiles(of_image, direction->kernels[0], width, c, products, panel, 0);
+                image_of_products(products + place, now, row, block ? n * across : 0, all, z, LANES);
+                tangent_norm_relu_pool(
+                    z, now, kept->normalised[block] + (first + n) * size + c, width,
+                    kept->scale[block] + (long)(first + n) * width + c, net->gain[block] + c,
+                    net->shift[block] + c, direction->gain[block] + c, direction->shift[block] + c,
+                    n_of[block] + n * size + c, log_scale + (block * GROUP + n) * width + c,
+                    tangent_next + n * size / 4 + c);
+            }
+        }
+        float *swap = tangent_here;
+        tangent_here = tangent_next;
+        tangent_next = swap;
+    }
+
+    const int last = side >> depth, pixels = last * last;
+    for (int n = 0; n < group; n++)
+        for (int p = 0; p < pixels; p++)
+            for (int c = 0; c < width; c++) {
+                const long from = ((long)(first + n) * width + c) * pixels + p;
+                const long to = ((long)n * pixels + p) * width + c;
+                embeddings[from] = tangent_here[to];
+                here[to] = by_embeddings[from];
+            }
+    memset(tangent_here, 0, sizeof(float) * group * pixels * width);
+    for (int block = depth - 1; block >= 0; block--) {
+        const int now = side >> block, across = tiles_across(now), all = group * across;
+        const long size = (long)now * now * width;
+        const Tiles plain = tiles_at(tiles, all, width, 0);
+        const Tiles moved = tiles_at(tangent_tiles, all, width, 0);
+        for (int n = 0; n < group; n++) {
+            for (int c = 0; c < width; c += LANES)
+                tangent_pool_relu_norm_back(
+                    here + n * size / 4 + c, tangent_here + n * size / 4 + c, now,
+                    kept->normalised[block] + (first + n) * size + c, n_of[block] + n * size + c,
+                    width, kept->scale[block] + (long)(first + n) * width + c,
+                    log_scale + (block * GROUP + n) * width + c, net->gain[block] + c,
+                    net->shift[block] + c, direction->gain[block] + c, z + c, tangent_z + c);
+            if (block) {
+                tiles_of_image(z, now, plain, n * across);
+                tiles_of_image(tangent_z, now, moved, n * across);
+            } else
+                first_back(direction, z, net, tangent_z, terms, padded,
+                           by_images + (long)(first + n) * net->channels * own * own);
+        }
+        if (block == 0) break;
+        multiply_all(plain, net->kernels_back[block], width, products, 0);
+        multiply_all(plain, direction->kernels_back[block], width, tangent_products, 0);
+        multiply_all(moved, net->kernels_back[block], width, tangent_products, 1);
+        for (int n = 0; n < group; n++)
+            for (int c = 0; c < width; c += LANES) {
+                image_of_products(products + c, now, width, n * across, all, next + n * size + c,
+                                  width);
+                image_of_products(tangent_products + c, now, width, n * across, all,
+                                  tangent_next + n * size + c, width);
+            }
+        float *swap = here, *tangent_swap = tangent_here;
+        here = next;
+        next = swap;
+        tangent_here = tangent_next;
+        tangent_next = tangent_swap;
+    }
+    return 0;
+}
+
+/* Derivatives along `direction` in the weights: of the embeddings, and of the images' gradient
+   from by_embeddings. Returns 0, or 1 where there is no memory. */
+int tangents(const Net *net, const Net *direction, const float *images, int count,
+             const float *by_embeddings, const Kept *kept, float *embeddings, float *by_images,
+             int threads)
+{
+    int failed = 0;
+#pragma omp parallel for num_threads(threads) schedule(dynamic) reduction(| : failed)
+    for (int first = 0; first < count; first += GROUP)
+        failed |= group_tangents(net, direction, images, first, least(GROUP, count - first),
+                                 by_embeddings, kept, embeddings, by_images);
     return failed;
 }
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -121,6 +121,7 @@ def library() -> ctypes.CDLL:
     at, number = ctypes.c_void_p, ctypes.c_int
     loaded.forward.argtypes = [at, at, number, at, at, number]
     loaded.backward.argtypes = [at, at, number, at, at, at, at, number, number]
+    loaded.tangents.argtypes = [at, at, at, number, at, at, at, at, number]
     loaded.sort_samples.argtypes = [at, number, number, ctypes.c_long, at, number]
     return loaded
 
@@ -264,11 +265,26 @@ def sort_samples(values: Tensor) -> Tensor:
 
 
 def embed(network: Sizes, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
-    """Embeddings (N, D) of inputs (N, C, H, W), differentiable once, by inputs and weights."""
+    """Embeddings (N, D) of inputs (N, C, H, W), differentiable by inputs and weights.
+
+    Gradients by weights are differentiable once more, by inputs and by what the embeddings feed:
+    what gradient matching asks for. By weights twice they count as constants.
+    """
     names = [n for b in range(network.depth) for n in (f"conv{b}.weight", f"norm{b}.weight")]
     names += [f"norm{b}.bias" for b in range(network.depth)]
     result: Tensor = _Embed.apply(images, network, names, *(weights[n] for n in names))
     return result
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """A forward pass: what its backward passes start from, and whether weights train."""
+
+    network: Sizes
+    names: list[str]
+    ready: _Weights
+    kept: "_Room | None"
+    trains: bool
 
 
 class _Embed(torch.autograd.Function):
@@ -277,32 +293,40 @@ class _Embed(torch.autograd.Function):
         ctx: Any, images: Tensor, network: Sizes, names: list[str], *weights: Tensor
     ) -> Tensor:
         images = images.contiguous()
-        back = any(ctx.needs_input_grad)
-        trains = any(ctx.needs_input_grad[1:])
+        back, trains = any(ctx.needs_input_grad), any(ctx.needs_input_grad[1:])
         named = dict(zip(names, weights, strict=True))
         ready = _prepare(network, named, back=back, halved=half and not trains)
-        kept = _room(network, len(images)) if back else _NOTHING
+        kept = _Room(network, len(images)) if back else None
         embeddings = torch.empty(len(images), network.features)
-
         status = library().forward(
             ctypes.byref(ready.net),
             images.data_ptr(),
             len(images),
             embeddings.data_ptr(),
-            ctypes.byref(_pointers(kept)),
+            ctypes.byref(kept.pointers() if kept else Kept()),
             torch.get_num_threads(),
         )
         _check(status)
         ctx.save_for_backward(images)
-        ctx.kept, ctx.ready, ctx.network = kept, ready, network
+        ctx.done = _Pass(network, names, ready, kept, trains)
         return embeddings
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, by_embeddings: Tensor) -> tuple[Tensor | None, ...]:
         (images,) = ctx.saved_tensors
-        network, trains = ctx.network, any(ctx.needs_input_grad[1:])
-        by_images = torch.empty_like(images) if ctx.needs_input_grad[0] else None
+        made = _Gradients.apply(by_embeddings, images, ctx.done, ctx.needs_input_grad[0])
+        by_images, *by_weights = made
+        by_weights = by_weights or [None] * len(ctx.done.names)
+        return (by_images, None, None, *by_weights)
+
+
+class _Gradients(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, by_embeddings: Tensor, images: Tensor, done: _Pass, wanted: bool
+    ) -> tuple[Tensor | None, ...]:
+        network, trains = done.network, done.trains
+        by_images = torch.empty_like(images) if wanted else None
         by_embeddings = by_embeddings.contiguous()
         slices = -(-len(images) // SLICE) if trains else 0
         width, blocks = network.width, range(network.depth)
@@ -316,50 +340,94 @@ class _Embed(torch.autograd.Function):
             sums[part].first = first_sums[part].data_ptr()
             sums[part].kernels = _at(kernel_sums, part)
             sums[part].gain, sums[part].shift = _at(gain_sums, part), _at(shift_sums, part)
+        assert done.kept is not None  # forward keeps where anything needs a gradient
         status = library().backward(
-            ctypes.byref(ctx.ready.net),
+            ctypes.byref(done.ready.net),
             images.data_ptr(),
             len(images),
             by_embeddings.data_ptr(),
-            ctypes.byref(_pointers(ctx.kept)),
+            ctypes.byref(done.kept.pointers()),
             None if by_images is None else by_images.data_ptr(),
             sums,
             SLICE if trains else GROUP,
             torch.get_num_threads(),
         )
         _check(status)
-        _free.setdefault((network, len(images)), []).append(ctx.kept)
-        del ctx.kept
+        ctx.save_for_backward(by_embeddings, images)
+        ctx.done = done
+        ctx.set_materialize_grads(False)
         if not trains:
-            return (by_images, *(None for _ in ctx.needs_input_grad[1:]))
+            return (by_images,)
         shape = (3, 3, network.channels, width)
         kernels = {0: first_sums.sum(0).view(shape).permute(3, 2, 0, 1)}
         for b, parts in kernel_sums.items():
             flat = _INTO_DOMAIN.T @ parts.sum(0).view(36, width * width)
             kernels[b] = flat.view(3, 3, width, width).permute(3, 2, 0, 1)
         pairs = [g for b in blocks for g in (kernels[b], gain_sums[b].sum(0))]
-        return (by_images, None, None, *pairs, *(shift_sums[b].sum(0) for b in blocks))
+        return (by_images, *pairs, *(shift_sums[b].sum(0) for b in blocks))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, by_by_images: Tensor | None, *by_by_weights: Tensor | None) -> Any:
+        """Σ ⟨v, gradient by weights⟩ is the derivative along v of Σ ⟨by_embeddings, embeddings⟩:
+        its own gradients are the tangents of the embeddings and of the gradient by images."""
+        if by_by_images is not None:
+            raise NativeError(
+                "gradients by images are not differentiable once more here; set compile: false"
+            )
+        by_embeddings, images = ctx.saved_tensors
+        done: _Pass = ctx.done
+        along = {}
+        for name, value in zip(done.names, by_by_weights, strict=True):
+            along[name] = torch.zeros(_shape(done.network, name)) if value is None else value
+        direction = _prepare(done.network, along, back=True, halved=False)
+        embeddings, by_images = torch.empty_like(by_embeddings), torch.empty_like(images)
+        assert done.kept is not None
+        status = library().tangents(
+            ctypes.byref(done.ready.net),
+            ctypes.byref(direction.net),
+            images.data_ptr(),
+            len(images),
+            by_embeddings.data_ptr(),
+            ctypes.byref(done.kept.pointers()),
+            embeddings.data_ptr(),
+            by_images.data_ptr(),
+            torch.get_num_threads(),
+        )
+        _check(status)
+        return embeddings, by_images, None, None
 
 
-_Kept = dict[str, dict[int, Tensor]]
-_NOTHING: _Kept = {"pooled": {}, "normalised": {}, "scale": {}}
-_free: dict[tuple[Sizes, int], list[_Kept]] = {}
+def _shape(network: Sizes, name: str) -> tuple[int, ...]:
+    if not name.startswith("conv"):
+        return (network.width,)
+    return (network.width, network.channels if name[4] == "0" else network.width, 3, 3)
 
 
-def _room(network: Sizes, count: int) -> _Kept:
-    """Memory for what forward keeps, used again: fresh pages would cost as much as the work."""
-    if free := _free.get((network, count)):
-        return free.pop()
-    kept: _Kept = {"pooled": {}, "normalised": {}, "scale": {}}
-    for b in range(network.depth):
-        side = network.padded >> b
-        for what, h in (("pooled", side // 2), ("normalised", side), ("scale", 1)):
-            kept[what][b] = torch.empty(count, h, h, network.width)
-    return kept
+class _Room:
+    """Memory for what forward keeps, used again when nothing refers to it any more: fresh pages
+    would cost as much as the work."""
 
+    _free: ClassVar[dict[tuple[Sizes, int], list[dict[str, dict[int, Tensor]]]]] = {}
 
-def _pointers(kept: _Kept) -> Kept:
-    return Kept(*(_at(kept[name]) for name in ("pooled", "normalised", "scale")))
+    def __init__(self, network: Sizes, count: int) -> None:
+        self.free = self._free.setdefault((network, count), [])
+        self.kept = self.free.pop() if self.free else self._fresh(network, count)
+
+    def __del__(self) -> None:
+        self.free.append(self.kept)
+
+    @staticmethod
+    def _fresh(network: Sizes, count: int) -> dict[str, dict[int, Tensor]]:
+        kept: dict[str, dict[int, Tensor]] = {"pooled": {}, "normalised": {}, "scale": {}}
+        for b in range(network.depth):
+            side = network.padded >> b
+            for what, h in (("pooled", side // 2), ("normalised", side), ("scale", 1)):
+                kept[what][b] = torch.empty(count, h, h, network.width)
+        return kept
+
+    def pointers(self) -> Kept:
+        return Kept(*(_at(self.kept[name]) for name in ("pooled", "normalised", "scale")))
 
 
 def _check(status: int) -> None:

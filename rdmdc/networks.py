@@ -117,6 +117,13 @@ def logits(network: ConvNet, weights: Mapping[str, Tensor], inputs: Tensor, chun
     return F.linear(embeddings, weights["linear.weight"], weights["linear.bias"])
 
 
+def logits_for_weights(network: ConvNet, weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    """Class scores (N, classes), whose gradients by weights are differentiable by inputs."""
+    if native.running and native.supports(network, inputs.device.type):
+        return logits(network, weights, inputs, len(inputs))
+    return network.logits(weights, inputs)
+
+
 @torch.no_grad()
 def embed_all(network: ConvNet, weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """Embeddings (N, D) without gradients."""
