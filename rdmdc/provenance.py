@@ -75,6 +75,8 @@ def reading(path: Path) -> Iterator[None]:
         raise
     except InputError as error:
         raise ArtifactError(f"{path}: {error}; {remedy}") from error
+    except KeyError as error:
+        raise ArtifactError(f"{path}: damaged or of another kind (no {error}); {remedy}") from error
     except Exception as error:  # readers of damaged files raise nearly anything
         raise ArtifactError(f"{path}: damaged or of another kind ({error}); {remedy}") from error
 

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import io
+import json
 import os
 import pty
 import re
@@ -17,7 +18,10 @@ from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
+import torch
 import yaml
 
 from rdmdc import artifacts, conditions, native, progress
@@ -321,6 +325,103 @@ def test_damaged_inputs(world, tmp_path, capsys, job, file):
     assert listing(out) == {}
 
 
+def metadata(change):
+    """Changes what a Parquet file says of itself."""
+
+    def spoil(path):
+        table = pq.read_table(path)
+        content = json.loads(table.schema.metadata[b"rdmdc"])
+        change(content)
+        pq.write_table(table.replace_schema_metadata({b"rdmdc": json.dumps(content)}), path)
+
+    return spoil
+
+
+def column(name, values=None):
+    """Drops a column of a Parquet file, or fills it with others."""
+
+    def spoil(path):
+        table = pq.read_table(path)
+        place = table.schema.names.index(name)
+        if values is None:
+            table = table.remove_column(place)
+        else:
+            table = table.set_column(place, name, [values[: len(table)]])
+        pq.write_table(table, path)
+
+    return spoil
+
+
+def weights(change):
+    def spoil(path):
+        with safetensors.safe_open(path, "pt") as file:
+            content = {name: file.get_tensor(name) for name in file.offset_keys()}
+            said = file.metadata()
+        change(content)
+        safetensors.torch.save_file(content, path, said)
+
+    return spoil
+
+
+SCORES, SET = f"{POISONED}/run=0/dm.scores.parquet", f"{POISONED}/run=0/rdm_dc.parquet"
+VICTIM, POISONS = "victims/epochs=1.safetensors", f"{POISONED}/poisons.parquet"
+OTHER_SHAPE = metadata(lambda content: content.update(shape=[3, 4, 16]))
+STRANGERS = [
+    ("table", SCORES, column("margin"), r"columns network, .*, not network, .*, margin, "),
+    ("accuracy figure", SCORES, column("run"), "columns network, .*, not network, .*, run, inst"),
+    ("table", SCORES, column("accuracy", ["high"] * 9), "column accuracy is .*, not double"),
+    ("table", SCORES, column("condition", [0] * 9), "column condition is int64, not string"),
+    ("table", SCORES, metadata(lambda content: content.pop("kind")), r"\(no 'kind'\)"),
+    ("poison", "targets/0.parquet", metadata(lambda c: c.pop("options")), r"\(no 'options'\)"),
+    ("poison", "targets/0.parquet", metadata(lambda c: c.pop("shape")), r"\(no 'shape'\)"),
+    ("poison", "targets/0.parquet", column("adversarial_label", [7]), r"a label outside 0\.\.2"),
+    ("scores", "targets/0.parquet", column("adversarial_label", [3]), r"a label outside 0\.\.2"),
+    ("targets figure", "targets/0.parquet", column("true_label", [3]), r"a label outside 0\.\.2"),
+    ("poisons figure", "targets/0.parquet", column("true_label", [3]), r"a label outside 0\.\.2"),
+    ("poison", "targets/0.parquet", OTHER_SHAPE, r"shape \(3, 4, 16\), the images \(3, 8, 8\)"),
+    ("synthetic", POISONS, OTHER_SHAPE, r"shape \(3, 4, 16\), images of \(3, 8, 8\)"),
+    ("synthetic", POISONS, column("label", [0, 1, 2] * 9), "label differs from the label of the"),
+    ("poisons figure", POISONS, column("index", list(range(99, 200))), r"outside 0\.\.59"),
+    ("scores", SET, OTHER_SHAPE, r"shape \(3, 4, 16\), images of \(3, 8, 8\)"),
+    ("scores", SET, metadata(lambda c: c["class_names"].reverse()), "differ in class_names"),
+    ("scores", SET, metadata(lambda c: c.update(mean=[0, 0, 0])), "differ in normalisation"),
+    ("synthetic figure", SET, metadata(lambda c: c.pop("mean")), r"\(no 'mean'\)"),
+    (
+        "gradient matching",
+        VICTIM,
+        weights(lambda content: content.pop("linear.bias")),
+        r"weights linear\.bias of shape None, this network has \(3,\)",
+    ),
+    (
+        "gradient matching",
+        VICTIM,
+        weights(lambda content: content.update(more=torch.zeros(2))),
+        r"weights more of shape \(2,\), this network has None",
+    ),
+    (
+        "gradient matching",
+        VICTIM,
+        weights(
+            lambda content: content.update({"linear.bias": content["linear.bias"][:2].clone()})
+        ),
+        r"weights linear\.bias of shape \(2,\), this network has \(3,\)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("job", "file", "spoil", "fault"), STRANGERS)
+def test_well_formed_files_that_do_not_fit(world, tmp_path, capsys, job, file, spoil, fault):
+    """As a stranger may send them: without a sidecar, and the options are the job's."""
+    made, out = tmp_path / "made", tmp_path / "out"
+    shutil.copytree(world.folder, made)
+    path = made / file
+    path.with_name(f"{path.name}.provenance.json").unlink()
+    spoil(path)
+    line = fault_of(jobs(CONFIG, made, out)[job], capsys)
+    assert re.search(rf"{path}: .*{fault}.*; delete it and run snakemake again$", line), line
+    assert listing(out) == {}
+
+
 def test_a_damaged_page_header(world, tmp_path, capsys):
     path = tmp_path / "targets/0.parquet"
     shutil.copytree(world.folder / "data", tmp_path / "data")
@@ -334,7 +435,7 @@ def test_a_damaged_page_header(world, tmp_path, capsys):
 def test_a_message_of_several_lines_becomes_one(world, tmp_path, capsys, monkeypatch):
     """Some of Arrow's have three."""
 
-    def fails(path, expect):
+    def fails(*_):
         raise artifacts.ArtifactError("one\ntwo\nthree")
 
     monkeypatch.setattr(artifacts, "load_target", fails)
