@@ -6,6 +6,7 @@ that made it. An artifact's bytes depend on inputs, options and code only; what 
 host, time, commit) goes to ``<artifact>.provenance.json`` with the sha256 of artifact and inputs.
 """
 
+import glob
 import json
 import os
 import tempfile
@@ -28,7 +29,7 @@ from torch import Tensor
 from rdmdc import claims
 from rdmdc.errors import ArtifactError as ArtifactError
 from rdmdc.networks import ConvNet
-from rdmdc.provenance import LARGEST, reading, sidecar_of, text
+from rdmdc.provenance import LARGEST, PARTIAL, reading, sidecar_of, text
 from rdmdc.provenance import Provenance as Provenance
 from rdmdc.provenance import sha256 as sha256
 from rdmdc.provenance import verified as verified
@@ -74,12 +75,17 @@ def write(path: Path, provenance: Provenance, fill: Callable[[IO[bytes]], object
 
 @contextmanager
 def _temporary(path: Path, fill: Callable[[IO[bytes]], object]) -> Iterator[Path]:
-    """A hidden file beside ``path``, filled and flushed to disk; gone at the end unless renamed."""
+    """A hidden file beside ``path``, filled and flushed to disk; gone at the end unless renamed.
+
+    Those that jobs left which were killed here go first.
+    """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.????????{PARTIAL}"):
+            left.unlink(missing_ok=True)
         with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
+            dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL, delete=False
         ) as file:
             temporary = Path(file.name)
             fill(file)
