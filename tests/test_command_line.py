@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -24,8 +25,9 @@ import safetensors.torch
 import torch
 import yaml
 
-from rdmdc import artifacts, conditions, native, progress
+from rdmdc import artifacts, conditions, native, networks, progress, stages
 from rdmdc.__main__ import COMMANDS, LONG, main
+from rdmdc.checkpoints import JobCheckpoints
 from rdmdc.conditions import as_argument
 from rdmdc.progress import Progress
 
@@ -491,6 +493,76 @@ def test_misuse(words, fault, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(words)
     assert fault in capsys.readouterr().err
+
+
+# --- checkpoints -----------------------------------------------------------------------------
+
+INPUTS_OF_LONG_JOBS = {
+    "victim 1": ["data/train.arrow"],
+    "poison": ["data/train.arrow", "targets/0.parquet"],
+    "gradient matching": [
+        *("data/train.arrow", "targets/0.parquet"),
+        *("victims/epochs=0.safetensors", VICTIM),
+    ],
+    "synthetic": ["data/train.arrow", POISONS],
+    "scores": ["data/test.arrow", "targets/0.parquet", f"{POISONED}/run=0/dm.parquet", SET],
+}
+
+
+@pytest.mark.parametrize(("job", "inputs"), INPUTS_OF_LONG_JOBS.items())
+def test_a_checkpoint_is_of_all_that_decides_bits(world, tmp_path, monkeypatch, job, inputs):
+    """What it leaves out could differ between the job that was killed and the one that goes on."""
+    seen = []
+
+    def begin(output, minutes, identity):
+        seen.append(identity)
+        raise artifacts.ArtifactError("enough")
+
+    monkeypatch.setattr(stages, "JobCheckpoints", begin)
+    words = jobs(CONFIG, world.folder, tmp_path)[job]
+    assert main(words) == 1
+    hashes = {str(world.folder / name): artifacts.sha256(world.folder / name) for name in inputs}
+    options, here = json.loads(words[2]), networks.arithmetic("cpu")
+    own = {"stage": words[0], "options": options, "code": "c0de", "inputs": hashes}
+    assert seen == [{**own, **here}]
+    assert here.keys() == {"compiled", "threads", "torch", "processor"}
+
+
+def send(number):
+    """A signal to this process, which would end if nothing handled it."""
+    assert callable(signal.getsignal(number))
+    os.kill(os.getpid(), number)
+
+
+STEPS = {"victim 1": 2, "poison": 2 * 2, "gradient matching": 2 * 2, "synthetic": 3}
+STEPS["scores"] = len(PAIR) * 2 * 2  # networks, epochs
+
+
+@pytest.mark.parametrize(("job", "steps"), STEPS.items())
+def test_a_job_terminated_at_every_step_ends_with_the_same_bits(
+    world, tmp_path, monkeypatch, job, steps
+):
+    made, out = tmp_path / "made", tmp_path / "out"
+    shutil.copytree(world.folder, made)
+    for path in (made / POISONED).rglob("*.scores.parquet*"):
+        path.unlink()
+    words, offer = jobs(CONFIG, made, out)[job], JobCheckpoints.offer
+
+    def terminated(self, state):
+        send(signal.SIGTERM)
+        offer(self, state)
+
+    monkeypatch.setattr(JobCheckpoints, "offer", terminated)
+    for _ in range(steps):
+        with pytest.raises(SystemExit, match="143"):
+            main(words)
+    assert main(words) == 0
+    results = [path for folder in (made, out) for path in folder.rglob("*") if path.is_file()]
+    assert not [path.name for path in results if path.name.startswith(".")]
+    for path in results:
+        first = world.folder / path.relative_to(out if path.is_relative_to(out) else made)
+        if not path.name.endswith(".provenance.json"):
+            assert path.read_bytes() == first.read_bytes(), path.name
 
 
 # --- compilation -----------------------------------------------------------------------------
