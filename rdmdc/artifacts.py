@@ -6,6 +6,7 @@ that made it. An artifact's bytes depend on inputs, options and code only; what 
 host, time, commit) goes to ``<artifact>.provenance.json`` with the sha256 of artifact and inputs.
 """
 
+import glob
 import json
 import os
 import tempfile
@@ -27,7 +28,8 @@ from torch import Tensor
 
 from rdmdc import claims
 from rdmdc.errors import ArtifactError as ArtifactError
-from rdmdc.provenance import LARGEST, reading, sidecar_of, text
+from rdmdc.networks import ConvNet
+from rdmdc.provenance import LARGEST, PARTIAL, reading, sidecar_of, text
 from rdmdc.provenance import Provenance as Provenance
 from rdmdc.provenance import sha256 as sha256
 from rdmdc.provenance import verified as verified
@@ -35,8 +37,19 @@ from rdmdc.records import LabelledImages, Normalisation, PoisonSet, SyntheticSet
 
 KEY = b"rdmdc"
 INTEGER = pa.int64()
-CELLS = {pa.int64(), pa.float64(), pa.bool_(), pa.string(), pa.large_string(), pa.null()}
-"""The types of columns of traces and scores."""
+FLOAT = pa.float64()
+TEXT = pa.string()
+CELLS = {INTEGER, FLOAT, TEXT, pa.bool_(), pa.large_string(), pa.null()}
+"""The types of columns of traces."""
+SCORES = {
+    "network": INTEGER,
+    "accuracy": FLOAT,
+    **dict.fromkeys(("target", "true_label", "adversarial_label", "predicted_label"), INTEGER),
+    **dict.fromkeys(("adversarial_probability", "true_probability", "margin"), FLOAT),
+    "condition": TEXT,
+    "run": INTEGER,
+    "instance": TEXT,
+}
 
 
 # --- writing ---------------------------------------------------------------------------------
@@ -62,12 +75,17 @@ def write(path: Path, provenance: Provenance, fill: Callable[[IO[bytes]], object
 
 @contextmanager
 def _temporary(path: Path, fill: Callable[[IO[bytes]], object]) -> Iterator[Path]:
-    """A hidden file beside ``path``, filled and flushed to disk; gone at the end unless renamed."""
+    """A hidden file beside ``path``, filled and flushed to disk; gone at the end unless renamed.
+
+    Those that jobs left which were killed here go first.
+    """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.????????{PARTIAL}"):
+            left.unlink(missing_ok=True)
         with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
+            dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL, delete=False
         ) as file:
             temporary = Path(file.name)
             fill(file)
@@ -246,13 +264,16 @@ def _normalisation(metadata: Mapping[str, Any]) -> Normalisation:
 
 
 def _check_columns(schema: pa.Schema, wanted: Mapping[str, pa.DataType]) -> None:
-    """Exactly these columns; what a list calls its elements differs between formats."""
+    """Exactly these columns; what a list calls its elements differs between formats, and the
+    length of a text's offsets between versions of pandas."""
     if schema.names != list(wanted):
         raise ValueError(f"columns {', '.join(schema.names)}, not {', '.join(wanted)}")
     for field, kind in zip(schema, wanted.values(), strict=True):
         found = field.type
         if pa.types.is_fixed_size_list(found):
             found = pa.list_(found.value_type, found.list_size)
+        elif found == pa.large_string():
+            found = TEXT
         if found != kind:
             raise ValueError(f"column {field.name} is {found}, not {kind}")
 
@@ -320,8 +341,10 @@ def _only_batch(source: pa.MemoryMappedFile, file: pa.ipc.RecordBatchFileReader)
     return batch
 
 
-def load_target(path: Path, expect: Mapping[str, Any] | None = None) -> Target:
-    """A target; raises ArtifactError where the file is not one."""
+def load_target(
+    path: Path, expect: Mapping[str, Any] | None = None, split: LabelledImages | None = None
+) -> Target:
+    """A target; ArtifactError where the file is not one, or does not fit the ``split``."""
 
     def columns(metadata: Mapping[str, Any]) -> dict[str, pa.DataType]:
         numbers = ("seed", "index", "true_label", "adversarial_label")
@@ -333,11 +356,16 @@ def load_target(path: Path, expect: Mapping[str, Any] | None = None) -> Target:
         if len(table) != 1:
             raise ValueError(f"{len(table)} targets, not 1")
         row = table.drop_columns("pixels").to_pylist()[0]
-        return Target(pixels=_values(table["pixels"], _shape(metadata))[0], **row)
+        target = Target(pixels=_values(table["pixels"], _shape(metadata))[0], **row)
+        if split is not None:
+            target.check(split)
+        return target
 
 
-def load_poisons(path: Path, expect: Mapping[str, Any] | None = None) -> PoisonSet:
-    """A poison set; raises ArtifactError where the file is not one."""
+def load_poisons(
+    path: Path, expect: Mapping[str, Any] | None = None, train: LabelledImages | None = None
+) -> PoisonSet:
+    """A poison set; ArtifactError where the file is not one, or does not fit ``train``."""
 
     def columns(metadata: Mapping[str, Any]) -> dict[str, pa.DataType]:
         pixels = pa.list_(pa.uint8(), prod(_shape(metadata)))
@@ -345,38 +373,49 @@ def load_poisons(path: Path, expect: Mapping[str, Any] | None = None) -> PoisonS
 
     with reading(path):
         table, metadata = _read_parquet(path, "poisons", expect or {}, columns)
-        return PoisonSet(
+        poisons = PoisonSet(
             _tensor(table["index"].to_numpy()),
             _tensor(table["label"].to_numpy()),
             _values(table["pixels"], _shape(metadata)),
         )
+        if train is not None:
+            poisons.check(train)
+        return poisons
 
 
-def load_synthetic(path: Path, expect: Mapping[str, Any] | None = None) -> SyntheticSet:
-    """A condensed set, finite and balanced; raises ArtifactError where the file is not one."""
+def load_synthetic(
+    path: Path, expect: Mapping[str, Any] | None = None, split: LabelledImages | None = None
+) -> SyntheticSet:
+    """A condensed set; ArtifactError where the file is not one, or does not fit the ``split``."""
 
     def columns(metadata: Mapping[str, Any]) -> dict[str, pa.DataType]:
         return {"label": INTEGER, "inputs": pa.list_(pa.float32(), prod(_shape(metadata)))}
 
     with reading(path):
         table, metadata = _read_parquet(path, "synthetic set", expect or {}, columns)
-        return SyntheticSet(
+        synthetic = SyntheticSet(
             _values(table["inputs"], _shape(metadata)),
             _tensor(table["label"].to_numpy()),
             _names(metadata),
             _normalisation(metadata),
         )
+        if split is not None:
+            synthetic.check(split)
+        return synthetic
 
 
 def load_rows(path: Path, kind: str, expect: Mapping[str, Any] | None = None) -> pd.DataFrame:
-    """A trace or scores."""
+    """A trace or scores, whose columns are those of SCORES."""
+    columns = (lambda _: SCORES) if kind == "scores" else None
     with reading(path):
-        table, _ = _read_parquet(path, kind, expect or {})
+        table, _ = _read_parquet(path, kind, expect or {}, columns)
         return table.to_pandas(ignore_metadata=True)
 
 
-def load_weights(path: Path, expect: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
-    """A network's weights, finite float32; raises ArtifactError where the file is not that."""
+def load_weights(
+    path: Path, expect: Mapping[str, Any] | None = None, network: ConvNet | None = None
+) -> dict[str, Tensor]:
+    """Weights, finite float32; ArtifactError where the file has others, or not the network's."""
     with reading(path), safetensors.safe_open(path, "pt") as file:
         raw = {k.encode(): v.encode() for k, v in (file.metadata() or {}).items()}
         _check_metadata(path, raw, "weights", expect or {})
@@ -384,6 +423,8 @@ def load_weights(path: Path, expect: Mapping[str, Any] | None = None) -> dict[st
         for name, value in weights.items():
             if value.dtype != torch.float32:
                 raise ValueError(f"{name} is {value.dtype}, not float32")
+        if network is not None:
+            network.check(weights)
     _check_finite(path, weights)
     return weights
 

@@ -23,6 +23,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from rdmdc.provenance import PARTIAL
+
 KEY = "rdmdc"
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -91,7 +93,7 @@ class JobCheckpoints:
 
     def __init__(self, output: Path, minutes: float, identity: Mapping[str, Any]) -> None:
         self.path = output.with_name(f".{output.name}.checkpoint")
-        self.partial = self.path.with_name(f"{self.path.name}.partial")
+        self.partial = self.path.with_name(f"{self.path.name}{PARTIAL}")
         self.seconds = 60 * minutes
         self.identity = json.loads(json.dumps(identity))  # as it is read back
         self.asked: set[int] = set()

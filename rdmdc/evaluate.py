@@ -9,7 +9,7 @@ from rdmdc import networks
 from rdmdc.checkpoints import Checkpoints, Part
 from rdmdc.networks import ConvNet, Weights
 from rdmdc.progress import OnStep
-from rdmdc.records import LabelledImages, RecordError, SyntheticSet, Target
+from rdmdc.records import LabelledImages, SyntheticSet, Target
 from rdmdc.training import Schedule, fit
 
 BLOCK = 1024  # test images normalised at once
@@ -33,11 +33,9 @@ def evaluate(
     accuracy: share of the whole test split. adversarial_probability, true_probability: softmax on
     the target. margin: the adversarial probability minus the largest other, positive iff fooled.
     Networks draw the same numbers for every set of a run, so that methods are compared in pairs.
-    Raises RecordError where the set and the test split have other classes or normalisation.
+    Raises RecordError where the set and the test split have other classes, normalisation or shape.
     """
-    for what in ("class_names", "normalisation"):
-        if getattr(synthetic, what) != getattr(test, what):
-            raise RecordError(f"the condensed set and the test split differ in {what}")
+    synthetic.check(test)
     inputs, labels = synthetic.inputs.to(device), synthetic.labels.to(device)
     state = checkpoints.resume()
     done, rows = (state.facts["networks"], state.facts["rows"]) if state else (0, [])

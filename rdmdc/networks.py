@@ -58,6 +58,18 @@ class ConvNet(native.Sizes):
         weights["linear.bias"] = _uniform((self.classes,), self.features, generator)
         return weights
 
+    def check(self, weights: Mapping[str, Tensor]) -> None:
+        """Raise NetworkError unless names and shapes are those of this network's weights."""
+        own, found = (
+            {name: tuple(value.shape) for name, value in some.items()}
+            for some in (self.draw(Generator()), weights)
+        )
+        for name in sorted(own.keys() | found.keys()):
+            if own.get(name) != found.get(name):
+                raise NetworkError(
+                    f"weights {name} of shape {found.get(name)}, this network has {own.get(name)}"
+                )
+
     def embed(self, weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
         """Embeddings (N, D) of normalised inputs (N, C, H, W), all at once, differentiable."""
         x = inputs.contiguous(memory_format=torch.channels_last)

@@ -24,6 +24,7 @@ from typing import Any
 from rdmdc.errors import ArtifactError, InputError
 
 SUFFIX = ".provenance.json"
+PARTIAL = ".partial"  # ends the hidden name of what is being written
 LARGEST = 1 << 22  # bytes of a sidecar, or of an artifact's metadata, that are read
 SHA256 = re.compile("[0-9a-f]{64}")
 BLANK = "0" * 64
@@ -75,6 +76,8 @@ def reading(path: Path) -> Iterator[None]:
         raise
     except InputError as error:
         raise ArtifactError(f"{path}: {error}; {remedy}") from error
+    except KeyError as error:
+        raise ArtifactError(f"{path}: damaged or of another kind (no {error}); {remedy}") from error
     except Exception as error:  # readers of damaged files raise nearly anything
         raise ArtifactError(f"{path}: damaged or of another kind ({error}); {remedy}") from error
 

@@ -140,6 +140,18 @@ class Target:
             f"target {self.seed}: a negative index or label",
         )
 
+    def check(self, split: LabelledImages) -> None:
+        """Raise RecordError unless its shape and labels are those of a split's images."""
+        shape, classes = tuple(split.pixels.shape[1:]), len(split.class_names)
+        _require(
+            tuple(self.pixels.shape) == shape,
+            f"target {self.seed} has shape {tuple(self.pixels.shape)}, the images {shape}",
+        )
+        _require(
+            max(self.true_label, self.adversarial_label) < classes,
+            f"target {self.seed}: a label outside 0..{classes - 1}",
+        )
+
 
 @dataclass(frozen=True)
 class PoisonSet:
@@ -228,6 +240,19 @@ class SyntheticSet:
         counts = _counts(self.labels, len(self.class_names))
         _require(len(set(counts.tolist())) == 1, f"images per class differ: {counts.tolist()}")
         _require(bool((self.labels.diff() >= 0).all()), "images are not sorted by class")
+
+    def check(self, split: LabelledImages) -> None:
+        """Raise RecordError unless classes, normalisation and shape are those of a split."""
+        for what in ("class_names", "normalisation"):
+            _require(
+                getattr(self, what) == getattr(split, what),
+                f"the condensed set and the images differ in {what}",
+            )
+        _require(
+            self.inputs.shape[1:] == split.pixels.shape[1:],
+            f"condensed images of shape {tuple(self.inputs.shape[1:])}, images of"
+            f" {tuple(split.pixels.shape[1:])}",
+        )
 
     @property
     def ipc(self) -> int:

@@ -67,12 +67,12 @@ def poison(args: argparse.Namespace) -> None:
     provenance = _begin(args, [args.train, args.target, *args.victims])
     options = args.options
     train = artifacts.load_images(args.train, _expect(args, "dataset"))
-    expected = _expect(args, "dataset", "network", "seed")
+    network, expected = _network(args, train), _expect(args, "dataset", "network", "seed")
     scene = Scene(
         train,
-        artifacts.load_target(args.target, _expect(args, "dataset")),
-        _network(args, train),
-        tuple(artifacts.load_weights(path, expected) for path in args.victims),
+        artifacts.load_target(args.target, _expect(args, "dataset"), train),
+        network,
+        tuple(artifacts.load_weights(path, expected, network) for path in args.victims),
         options["poisons"],
         options["seed"],
         options["device"],
@@ -94,7 +94,7 @@ def synthetic(args: argparse.Namespace) -> None:
     options = args.options
     train = artifacts.load_images(args.train, _expect(args, "dataset"))
     expected = _expect(args, "dataset", "network", "seed")
-    poisons = [artifacts.load_poisons(path, expected) for path in args.poisons]
+    poisons = [artifacts.load_poisons(path, expected, train) for path in args.poisons]
     first = next(iter(options["estimators"]))
     with _checkpoints(args, provenance, args.folder / f"{first}.parquet") as checkpoints:
         condensed = condense(
@@ -123,7 +123,7 @@ def scores(args: argparse.Namespace) -> None:
     options = args.options
     provenance = _begin(args, [args.test, *args.targets])
     test = artifacts.load_images(args.test, _expect(args, "dataset"))
-    chosen = [artifacts.load_target(path, _expect(args, "dataset")) for path in args.targets]
+    chosen = [artifacts.load_target(p, _expect(args, "dataset"), test) for p in args.targets]
     expected = _expect(args, "dataset", "network", "seed", "case", "run")
     sets = {name: args.folder / f"{name}.parquet" for name in options["instances"]}
     hashes = {str(path): artifacts.verified(path) for path in sets.values()}
@@ -134,7 +134,7 @@ def scores(args: argparse.Namespace) -> None:
         scored = state.facts["scored"] if state else {}
         for instance in [name for name in sets if name not in scored]:
             rows = evaluate(
-                artifacts.load_synthetic(sets[instance], expected | {"instance": instance}),
+                artifacts.load_synthetic(sets[instance], expected | {"instance": instance}, test),
                 test,
                 chosen,
                 _network(args, test),

@@ -32,18 +32,19 @@ def _table(args: argparse.Namespace) -> pd.DataFrame:
 def targets_figure(args: argparse.Namespace) -> None:
     """Figure 2: the targets."""
     provenance = _begin(args, [args.test, *args.targets])
-    names = artifacts.load_images(args.test).class_names
-    chosen = [artifacts.load_target(path) for path in args.targets]
-    _save_figure(args, provenance, figures.targets(chosen, names))
+    test = artifacts.load_images(args.test)
+    chosen = [artifacts.load_target(path, split=test) for path in args.targets]
+    _save_figure(args, provenance, figures.targets(chosen, test.class_names))
 
 
 def poisons_figure(args: argparse.Namespace) -> None:
     """Poisons beside their originals."""
     provenance = _begin(args, [args.train, args.target, args.poisons])
+    train = artifacts.load_images(args.train)
     figure = figures.poisons(
-        artifacts.load_images(args.train),
-        artifacts.load_poisons(args.poisons),
-        artifacts.load_target(args.target),
+        train,
+        artifacts.load_poisons(args.poisons, train=train),
+        artifacts.load_target(args.target, split=train),
         args.options["eps"],
     )
     _save_figure(args, provenance, figure)

@@ -5,9 +5,9 @@ and its own sha256, and each input of an artifact the sha256 that it had then. N
 sidecars, of bounded size; files are hashed in parts.
 
 Artifacts are all files but logs (``.log`` below ``logs``), benchmarks (``.tsv`` below
-``benchmarks``) and whatever is hidden: temporary files, checkpoints, Snakemake's own. Links and
-other files that are not regular are findings, and not followed. Paths of inputs are relative to the
-working directory, as they were to the job's.
+``benchmarks``) and whatever is hidden: checkpoints, Snakemake's own. What a job that was killed
+left half written is a finding. So are links and other files that are not regular; they are not
+followed. Paths of inputs are relative to the working directory, as they were to the job's.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from rdmdc import provenance
 from rdmdc.errors import ArtifactError, line
-from rdmdc.provenance import SUFFIX, Sidecar, sidecar_of
+from rdmdc.provenance import PARTIAL, SUFFIX, Sidecar, sidecar_of
 
 REMAKE = "delete it and run snakemake again"
 Digest = Callable[[Path], str | None]
@@ -44,7 +44,7 @@ def verify(args: argparse.Namespace) -> int:
     artifacts = found = 0
     digest = lru_cache(maxsize=1 << 16)(_sha256)  # an artifact is an input of many
     for path in files(args.folder):
-        artifacts += not path.name.endswith(SUFFIX)
+        artifacts += not path.name.endswith((SUFFIX, PARTIAL))
         for finding in findings(path, digest):
             found += 1
             print(finding)
@@ -53,7 +53,8 @@ def verify(args: argparse.Namespace) -> int:
 
 
 def files(folder: Path) -> Iterator[Path]:
-    """The artifacts and sidecars below a folder, and folders that cannot be looked into."""
+    """The artifacts, sidecars and half-written files below a folder, and folders that cannot be
+    looked into."""
     waiting = [folder]
     while waiting:
         folder = waiting.pop()
@@ -65,7 +66,7 @@ def files(folder: Path) -> Iterator[Path]:
         inner = []
         for entry in entries:
             path = folder / entry.name
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") and not entry.name.endswith(PARTIAL):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 inner.append(path)
@@ -79,6 +80,9 @@ def findings(path: Path, digest: Digest) -> Iterator[Finding]:
     fault = _unreadable(path)
     if fault is not None:
         yield Finding(path, fault, "replace it by the file itself, or mend its permissions")
+    elif path.name.startswith("."):
+        remedy = "run snakemake again, or delete it where no job runs"
+        yield Finding(path, "half written: its job runs or was killed", remedy)
     elif path.name.endswith(SUFFIX):
         yield from _of_sidecar(path)
     elif not sidecar_of(path).is_file():

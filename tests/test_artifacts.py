@@ -52,7 +52,19 @@ def rows(kind):
     return save, load
 
 
-SCORES = pd.DataFrame({"network": [0, 1], "margin": [0.1, float("nan")], "condition": ["a", "b"]})
+NUMBERS = ("target", "true_label", "adversarial_label", "predicted_label")
+SHARES = ("adversarial_probability", "true_probability", "margin")
+SCORES = pd.DataFrame(
+    {
+        "network": [0, 1],
+        "accuracy": [0.1, 1 / 3],
+        **{name: [number, 2] for number, name in enumerate(NUMBERS)},
+        **{name: [0.1, float("nan")] for name in SHARES},
+        "condition": ["a", "b"],
+        "run": [0, 0],
+        "instance": ["dm", "dm"],
+    }
+)
 KINDS = {
     "images": (
         artifacts.save_images,

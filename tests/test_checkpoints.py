@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from test_attacks import CRAFTING
-from test_command_line import CONFIG, argv, edited
+from test_command_line import CONFIG, argv, edited, send
 from test_condense import OPTIONS, PANEL, STRATEGY
 from test_evaluate import SHORT
 
@@ -183,8 +183,8 @@ def test_sigterm_saves_and_ends(output, capsys):
     with pytest.raises(SystemExit) as stopped, JobCheckpoints(output, 60, IDENTITY) as job:
         job.offer(state())
         assert not job.path.exists()
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGUSR1)
+        send(signal.SIGTERM)
+        send(signal.SIGUSR1)
         job.offer(state(1))
     assert stopped.value.code == 143
     assert capsys.readouterr().err == (
@@ -196,7 +196,7 @@ def test_sigterm_saves_and_ends(output, capsys):
 
 def test_sigusr1_saves_and_goes_on(output, capsys):
     with JobCheckpoints(output, 60, IDENTITY) as job:
-        os.kill(os.getpid(), signal.SIGUSR1)
+        send(signal.SIGUSR1)
         job.offer(state())
         assert capsys.readouterr().err == f"checkpoint: {job.path}: saved on SIGUSR1\n"
         job.offer(state(1))
@@ -309,7 +309,7 @@ def test_a_job_goes_on_or_tells_why_not(tmp_path, capsys):
             nonlocal count
             count += 1
             if count == at:
-                os.kill(os.getpid(), signal.SIGTERM)
+                send(signal.SIGTERM)
             offer(self, state)
 
         with pytest.MonkeyPatch.context() as patch:

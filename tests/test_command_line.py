@@ -3,10 +3,12 @@
 import contextlib
 import fcntl
 import io
+import json
 import os
 import pty
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -17,11 +19,15 @@ from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
+import torch
 import yaml
 
-from rdmdc import artifacts, conditions, native, progress
+from rdmdc import artifacts, conditions, native, networks, progress, stages
 from rdmdc.__main__ import COMMANDS, LONG, main
+from rdmdc.checkpoints import JobCheckpoints
 from rdmdc.conditions import as_argument
 from rdmdc.progress import Progress
 
@@ -321,6 +327,103 @@ def test_damaged_inputs(world, tmp_path, capsys, job, file):
     assert listing(out) == {}
 
 
+def metadata(change):
+    """Changes what a Parquet file says of itself."""
+
+    def spoil(path):
+        table = pq.read_table(path)
+        content = json.loads(table.schema.metadata[b"rdmdc"])
+        change(content)
+        pq.write_table(table.replace_schema_metadata({b"rdmdc": json.dumps(content)}), path)
+
+    return spoil
+
+
+def column(name, values=None):
+    """Drops a column of a Parquet file, or fills it with others."""
+
+    def spoil(path):
+        table = pq.read_table(path)
+        place = table.schema.names.index(name)
+        if values is None:
+            table = table.remove_column(place)
+        else:
+            table = table.set_column(place, name, [values[: len(table)]])
+        pq.write_table(table, path)
+
+    return spoil
+
+
+def weights(change):
+    def spoil(path):
+        with safetensors.safe_open(path, "pt") as file:
+            content = {name: file.get_tensor(name) for name in file.offset_keys()}
+            said = file.metadata()
+        change(content)
+        safetensors.torch.save_file(content, path, said)
+
+    return spoil
+
+
+SCORES, SET = f"{POISONED}/run=0/dm.scores.parquet", f"{POISONED}/run=0/rdm_dc.parquet"
+VICTIM, POISONS = "victims/epochs=1.safetensors", f"{POISONED}/poisons.parquet"
+OTHER_SHAPE = metadata(lambda content: content.update(shape=[3, 4, 16]))
+STRANGERS = [
+    ("table", SCORES, column("margin"), r"columns network, .*, not network, .*, margin, "),
+    ("accuracy figure", SCORES, column("run"), "columns network, .*, not network, .*, run, inst"),
+    ("table", SCORES, column("accuracy", ["high"] * 9), "column accuracy is .*, not double"),
+    ("table", SCORES, column("condition", [0] * 9), "column condition is int64, not string"),
+    ("table", SCORES, metadata(lambda content: content.pop("kind")), r"\(no 'kind'\)"),
+    ("poison", "targets/0.parquet", metadata(lambda c: c.pop("options")), r"\(no 'options'\)"),
+    ("poison", "targets/0.parquet", metadata(lambda c: c.pop("shape")), r"\(no 'shape'\)"),
+    ("poison", "targets/0.parquet", column("adversarial_label", [7]), r"a label outside 0\.\.2"),
+    ("scores", "targets/0.parquet", column("adversarial_label", [3]), r"a label outside 0\.\.2"),
+    ("targets figure", "targets/0.parquet", column("true_label", [3]), r"a label outside 0\.\.2"),
+    ("poisons figure", "targets/0.parquet", column("true_label", [3]), r"a label outside 0\.\.2"),
+    ("poison", "targets/0.parquet", OTHER_SHAPE, r"shape \(3, 4, 16\), the images \(3, 8, 8\)"),
+    ("synthetic", POISONS, OTHER_SHAPE, r"shape \(3, 4, 16\), images of \(3, 8, 8\)"),
+    ("synthetic", POISONS, column("label", [0, 1, 2] * 9), "label differs from the label of the"),
+    ("poisons figure", POISONS, column("index", list(range(99, 200))), r"outside 0\.\.59"),
+    ("scores", SET, OTHER_SHAPE, r"shape \(3, 4, 16\), images of \(3, 8, 8\)"),
+    ("scores", SET, metadata(lambda c: c["class_names"].reverse()), "differ in class_names"),
+    ("scores", SET, metadata(lambda c: c.update(mean=[0, 0, 0])), "differ in normalisation"),
+    ("synthetic figure", SET, metadata(lambda c: c.pop("mean")), r"\(no 'mean'\)"),
+    (
+        "gradient matching",
+        VICTIM,
+        weights(lambda content: content.pop("linear.bias")),
+        r"weights linear\.bias of shape None, this network has \(3,\)",
+    ),
+    (
+        "gradient matching",
+        VICTIM,
+        weights(lambda content: content.update(more=torch.zeros(2))),
+        r"weights more of shape \(2,\), this network has None",
+    ),
+    (
+        "gradient matching",
+        VICTIM,
+        weights(
+            lambda content: content.update({"linear.bias": content["linear.bias"][:2].clone()})
+        ),
+        r"weights linear\.bias of shape \(2,\), this network has \(3,\)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("job", "file", "spoil", "fault"), STRANGERS)
+def test_well_formed_files_that_do_not_fit(world, tmp_path, capsys, job, file, spoil, fault):
+    """As a stranger may send them: without a sidecar, and the options are the job's."""
+    made, out = tmp_path / "made", tmp_path / "out"
+    shutil.copytree(world.folder, made)
+    path = made / file
+    path.with_name(f"{path.name}.provenance.json").unlink()
+    spoil(path)
+    line = fault_of(jobs(CONFIG, made, out)[job], capsys)
+    assert re.search(rf"{path}: .*{fault}.*; delete it and run snakemake again$", line), line
+    assert listing(out) == {}
+
+
 def test_a_damaged_page_header(world, tmp_path, capsys):
     path = tmp_path / "targets/0.parquet"
     shutil.copytree(world.folder / "data", tmp_path / "data")
@@ -334,7 +437,7 @@ def test_a_damaged_page_header(world, tmp_path, capsys):
 def test_a_message_of_several_lines_becomes_one(world, tmp_path, capsys, monkeypatch):
     """Some of Arrow's have three."""
 
-    def fails(path, expect):
+    def fails(*_):
         raise artifacts.ArtifactError("one\ntwo\nthree")
 
     monkeypatch.setattr(artifacts, "load_target", fails)
@@ -390,6 +493,76 @@ def test_misuse(words, fault, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(words)
     assert fault in capsys.readouterr().err
+
+
+# --- checkpoints -----------------------------------------------------------------------------
+
+INPUTS_OF_LONG_JOBS = {
+    "victim 1": ["data/train.arrow"],
+    "poison": ["data/train.arrow", "targets/0.parquet"],
+    "gradient matching": [
+        *("data/train.arrow", "targets/0.parquet"),
+        *("victims/epochs=0.safetensors", VICTIM),
+    ],
+    "synthetic": ["data/train.arrow", POISONS],
+    "scores": ["data/test.arrow", "targets/0.parquet", f"{POISONED}/run=0/dm.parquet", SET],
+}
+
+
+@pytest.mark.parametrize(("job", "inputs"), INPUTS_OF_LONG_JOBS.items())
+def test_a_checkpoint_is_of_all_that_decides_bits(world, tmp_path, monkeypatch, job, inputs):
+    """What it leaves out could differ between the job that was killed and the one that goes on."""
+    seen = []
+
+    def begin(output, minutes, identity):
+        seen.append(identity)
+        raise artifacts.ArtifactError("enough")
+
+    monkeypatch.setattr(stages, "JobCheckpoints", begin)
+    words = jobs(CONFIG, world.folder, tmp_path)[job]
+    assert main(words) == 1
+    hashes = {str(world.folder / name): artifacts.sha256(world.folder / name) for name in inputs}
+    options, here = json.loads(words[2]), networks.arithmetic("cpu")
+    own = {"stage": words[0], "options": options, "code": "c0de", "inputs": hashes}
+    assert seen == [{**own, **here}]
+    assert here.keys() == {"compiled", "threads", "torch", "processor"}
+
+
+def send(number):
+    """A signal to this process, which would end if nothing handled it."""
+    assert callable(signal.getsignal(number))
+    os.kill(os.getpid(), number)
+
+
+STEPS = {"victim 1": 2, "poison": 2 * 2, "gradient matching": 2 * 2, "synthetic": 3}
+STEPS["scores"] = len(PAIR) * 2 * 2  # networks, epochs
+
+
+@pytest.mark.parametrize(("job", "steps"), STEPS.items())
+def test_a_job_terminated_at_every_step_ends_with_the_same_bits(
+    world, tmp_path, monkeypatch, job, steps
+):
+    made, out = tmp_path / "made", tmp_path / "out"
+    shutil.copytree(world.folder, made)
+    for path in (made / POISONED).rglob("*.scores.parquet*"):
+        path.unlink()
+    words, offer = jobs(CONFIG, made, out)[job], JobCheckpoints.offer
+
+    def terminated(self, state):
+        send(signal.SIGTERM)
+        offer(self, state)
+
+    monkeypatch.setattr(JobCheckpoints, "offer", terminated)
+    for _ in range(steps):
+        with pytest.raises(SystemExit, match="143"):
+            main(words)
+    assert main(words) == 0
+    results = [path for folder in (made, out) for path in folder.rglob("*") if path.is_file()]
+    assert not [path.name for path in results if path.name.startswith(".")]
+    for path in results:
+        first = world.folder / path.relative_to(out if path.is_relative_to(out) else made)
+        if not path.name.endswith(".provenance.json"):
+            assert path.read_bytes() == first.read_bytes(), path.name
 
 
 # --- compilation -----------------------------------------------------------------------------

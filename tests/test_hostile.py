@@ -165,10 +165,10 @@ def lying(path, kind, columns, **more):
 
 
 def test_millions_of_rows_in_a_few_bytes(tmp_path):
-    path = lying(tmp_path / "x", "scores", {"network": np.zeros(9_000_000, np.int64)})
+    path = lying(tmp_path / "x", "trace", {"class": np.zeros(9_000_000, np.int64)})
     assert path.stat().st_size < 200_000
     with pytest.raises(ArtifactError, match="9000000 rows of 72000000 bytes in a file of"):
-        artifacts.load_rows(path, "scores")
+        artifacts.load_rows(path, "trace")
 
 
 def test_a_page_that_decompresses_to_far_more(tmp_path):
@@ -182,10 +182,10 @@ def test_a_page_that_decompresses_to_far_more(tmp_path):
 
 def test_a_long_text_in_every_row(tmp_path):
     texts = pa.array(["a" * 500_000]).take(pa.array(np.zeros(200, np.int64)))
-    path = lying(tmp_path / "x", "scores", {"condition": texts})
+    path = lying(tmp_path / "x", "trace", {"condition": texts})
     assert path.stat().st_size < 10_000
     with pytest.raises(ArtifactError, match=r"a column of \d+ bytes in a file of"):
-        artifacts.load_rows(path, "scores")
+        artifacts.load_rows(path, "trace")
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_long_text_in_every_row(tmp_path):
 )
 def test_columns_of_a_type_that_rows_never_have(tmp_path, column):
     with pytest.raises(ArtifactError, match=r"a column is none of .*int64"):
-        artifacts.load_rows(lying(tmp_path / "x", "scores", {"a": column}), "scores")
+        artifacts.load_rows(lying(tmp_path / "x", "trace", {"a": column}), "trace")
 
 
 def test_two_targets_and_none(tmp_path):
@@ -506,7 +506,7 @@ def test_no_file_outside_is_read_for_a_sidecar(tmp_path):
 
 def test_it_all_fits_into_little_memory(tmp_path):
     """A new process that may allocate 300 MB beyond its imports refuses these as well."""
-    lying(tmp_path / "rows", "scores", {"network": np.zeros(9_000_000, np.int64)})
+    lying(tmp_path / "rows", "trace", {"class": np.zeros(9_000_000, np.int64)})
     ipc(tmp_path / "ipc", {"pixels": pixels(3_000_000), "label": np.zeros(3_000_000, np.int64)},
         compression="zstd")  # fmt: skip
     code = f"""
@@ -515,7 +515,7 @@ from pathlib import Path
 from rdmdc import artifacts
 used = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_DATA, (used + (300 << 20),) * 2)
-for load in (lambda: artifacts.load_rows(Path({str(tmp_path / "rows")!r}), "scores"),
+for load in (lambda: artifacts.load_rows(Path({str(tmp_path / "rows")!r}), "trace"),
              lambda: artifacts.load_images(Path({str(tmp_path / "ipc")!r}))):
     try:
         load()

@@ -90,12 +90,44 @@ def test_killed_while_writing(tmp_path, monkeypatch, capsys, replacing):
         assert writer.stdout.readline() == b"half\n"
         writer.send_signal(signal.SIGKILL)
     left = {name: content for name, content in listing(tmp_path).items() if name not in before}
-    assert [(Path(n).name.startswith(".table.csv."), text) for n, text in left.items()] == [
-        (True, b"half")
-    ]
-    assert main(["verify", "."]) == 0
+    ((name, content),) = left.items()
+    assert re.fullmatch(r"\.table\.csv\.\w{8}\.partial", Path(name).name)
+    assert content == b"half"
+    assert main(["verify", "."]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(f"{Path(name).name}: half written: its job runs or was killed; run")
+    assert said[1] == f"{int(replacing)} artifacts, 1 findings"
     artifacts.save_bytes(Path("table.csv"), b"new", BEGUN)
     assert main(["verify", "."]) == 0
+    assert {Path(n).name for n in listing(tmp_path)} == {"table.csv", "table.csv.provenance.json"}
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+@pytest.mark.parametrize("before", [0, 1])
+def test_what_a_killed_job_left_goes_when_it_runs_again(tmp_path, function, before):
+    """Killed as it flushes or renames the artifact or its sidecar. A neighbour's file stays."""
+    path, neighbour = tmp_path / "a=[1].csv", tmp_path / ".a=[1].csv.gz.abcdefgh.partial"
+    neighbour.touch()
+    honest, calls = getattr(os, function), []
+
+    def killed(*arguments):
+        calls.append(arguments)
+        if len(calls) > before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return honest(*arguments)
+
+    job = os.fork()
+    if job == 0:
+        try:
+            setattr(os, function, killed)
+            artifacts.save_bytes(path, b"new", BEGUN)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(job, 0)[1]) == -signal.SIGKILL
+    assert len(list(tmp_path.glob(".*.partial"))) > 1
+    artifacts.save_bytes(path, b"new", BEGUN)
+    names = {path.name, f"{path.name}.provenance.json", neighbour.name}
+    assert {path.name for path in tmp_path.iterdir()} == names
 
 
 @pytest.mark.parametrize("replacing", [False, True])

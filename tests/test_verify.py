@@ -169,7 +169,7 @@ def test_what_is_no_artifact(project, capsys):
     for name in (
         "logs/data.log",
         "benchmarks/a/data.tsv",
-        ".a.csv.x1",
+        ".a.csv.swp",
         ".cache/a",
         ".b.checkpoint",
     ):
