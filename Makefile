@@ -10,7 +10,7 @@ LOCKED := $(shell $(PYTHON) -c "import platform as p, sys; \
   print('x86_64-Linux-3.11' == f'{p.machine()}-{p.system()}-{sys.version_info[0]}.{sys.version_info[1]}')")
 ALONE := $(if $(filter True,$(LOCKED)),--no-deps)
 
-.PHONY: table2 tables test test-slurm test-kills bench bench-scale clean
+.PHONY: table2 tables report test test-slurm test-kills bench bench-scale clean
 
 # on a terminal bars of finished jobs; each job's own progress is in its log below results/
 SNAKEMAKE = if [ -t 1 ]; then set -- --logger rich; fi; $(BIN)/snakemake --cores $(CORES)
@@ -22,6 +22,12 @@ table2: $(VENV)/installed
 tables: $(VENV)/installed
 	@$(SNAKEMAKE) "$$@"
 	@cat results/table?.md
+
+# one page with all tables and figures of the default preset, or of another:
+# make report CONFIG=config/smoke.yaml
+report: $(VENV)/installed
+	@$(SNAKEMAKE) report $(if $(CONFIG),--configfile $(CONFIG)) --forcerun provenance \
+	  --report report.html --report-after-run --report-stylesheet workflow/report/style.css "$$@"
 
 test: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -52,4 +58,4 @@ $(VENV)/installed: pyproject.toml requirements.lock
 	touch $@
 
 clean:
-	rm -rf $(VENV) results .snakemake
+	rm -rf $(VENV) results report.html .snakemake

@@ -29,11 +29,12 @@ COMMANDS: dict[str, Paths] = {
     "stages.poison": {"train": ONE, "target": ONE, "victims": ANY, "poisons": ONE, "trace": ONE},
     "stages.synthetic": {"train": ONE, "poisons": ANY, "folder": ONE},
     "stages.scores": {"test": ONE, "targets": SOME, "folder": ONE},
-    "summaries.table": {"scores": SOME, "csv": ONE, "markdown": ONE},
+    "summaries.table": {"scores": SOME, "csv": ONE, "markdown": ONE, "html": ONE},
     "summaries.targets_figure": {"test": ONE, "targets": SOME, **FIGURE},
     "summaries.poisons_figure": {"train": ONE, "target": ONE, "poisons": ONE, **FIGURE},
     "summaries.synthetic_figure": {"synthetic": SOME, **FIGURE},
     "summaries.accuracy_asr_figure": {"scores": SOME, **FIGURE},
+    "summaries.provenance_page": {"artifacts": SOME, "html": ONE},
 }
 """The function behind each command, imported when it is called, and its paths."""
 

@@ -14,6 +14,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from rdmdc.errors import InputError
+from rdmdc.pages import Cell, page
 
 KEY = ["condition", "target", "run", "instance", "network"]
 LABELS = ["true_label", "adversarial_label"]
@@ -30,6 +31,12 @@ COLUMNS = [
     *("margin", "clean_margin", "p_vs_dm", "hit_by_dm_only", "hit_by_this_only"),
     *("targets", "runs", "networks"),
 ]
+SORTED_BY = {
+    **{"eps": "eps", "Accuracy": "accuracy_mean", "Clean accuracy": "clean_accuracy_mean"},
+    **{"ASR [95 %]": "asr_mean", "Clean ASR [95 %]": "clean_asr_mean"},
+    **{"Margin (clean)": "margin", "p vs DM": "p_vs_dm"},
+}
+"""The number that sorts a column that people read; the others sort by their text."""
 EXPLANATION = """\
 Accuracy and ASR are percentages: mean ± population standard deviation over cells (target × run; a
 cell's ASR is the share of its networks that are fooled). A target is hit when its mean ASR over
@@ -224,7 +231,7 @@ def csv(table: pd.DataFrame) -> str:
 def markdown(table: pd.DataFrame, title: str, note: str) -> str:
     """The table under its title as Markdown, padded to read well in a terminal, then the notes."""
     body = [_composed(row) for row in table.to_dict("records")]
-    lines = [list(body[0]), *(list(line.values()) for line in body)]
+    lines = [list(body[0]), *([_escaped(text) for text in line.values()] for line in body)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = [
         "| " + " | ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)) + " |"
@@ -234,6 +241,25 @@ def markdown(table: pd.DataFrame, title: str, note: str) -> str:
     return "\n".join(
         [f"# {title}", "", *padded, "", *([note, ""] if note else []), EXPLANATION, ""]
     )
+
+
+def html(table: pd.DataFrame, title: str, note: str) -> str:
+    """The same as a page whose columns sort by the numbers in them."""
+    rows = []
+    for row in table.to_dict("records"):
+        numbers = {name: _number(row[column]) for name, column in SORTED_BY.items()}
+        texts = _composed(row).items()
+        rows.append({name: Cell(_broken(text), numbers.get(name)) for name, text in texts})
+    return page(title, rows, [*([note] if note else []), EXPLANATION])
+
+
+def _number(value: Any) -> float | None:
+    return None if pd.isna(value) else float(value)
+
+
+def _broken(text: str) -> str:
+    """A text of several numbers in lines, so that ASR and clean ASR fit a window together."""
+    return text.replace(", hit", ",\nhit").replace(" [", "\n[")
 
 
 def _composed(row: Mapping[Any, Any]) -> dict[str, str]:
@@ -250,8 +276,8 @@ def _composed(row: Mapping[Any, Any]) -> dict[str, str]:
     tested = not pd.isna(row["p_vs_dm"])
     p = f"{row['p_vs_dm']:.3f} ({row['hit_by_dm_only']}/{row['hit_by_this_only']})"
     return {
-        "Method": _escaped(row["method"]),
-        "Attack": _escaped(row["attack"]),
+        "Method": row["method"],
+        "Attack": row["attack"],
         "eps": "–" if pd.isna(row["eps"]) else f"{row['eps']}/255",
         "Accuracy": accuracy(""),
         "ASR [95 %]": asr(""),

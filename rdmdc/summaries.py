@@ -6,19 +6,21 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rdmdc import artifacts, figures, report
+from rdmdc import artifacts, figures, lineage, report
 from rdmdc.artifacts import Provenance
 
 DPI = 200  # of PNG figures
 
 
 def table(args: argparse.Namespace) -> None:
-    """Scores to a table, as CSV and as Markdown."""
+    """Scores to a table, as CSV, as Markdown and as a page."""
     provenance = _begin(args, args.scores)
     made = _table(args)
+    title, note = args.options["title"], args.options["note"]
     texts = {
         args.csv: report.csv(made),
-        args.markdown: report.markdown(made, args.options["title"], args.options["note"]),
+        args.markdown: report.markdown(made, title, note),
+        args.html: report.html(made, title, note),
     }
     for path, text in texts.items():
         artifacts.save_bytes(path, text.encode(), provenance)
@@ -62,6 +64,13 @@ def accuracy_asr_figure(args: argparse.Namespace) -> None:
     """Accuracy against ASR of a table's rows."""
     provenance = _begin(args, args.scores)
     _save_figure(args, provenance, figures.accuracy_asr(_table(args)))
+
+
+def provenance_page(args: argparse.Namespace) -> None:
+    """What tables and figures come from, as a page."""
+    provenance = _begin(args, args.artifacts)
+    text = lineage.html(lineage.lineage(args.artifacts), args.options["preset"])
+    artifacts.save_bytes(args.html, text.encode(), provenance)
 
 
 def _save_figure(args: argparse.Namespace, provenance: Provenance, figure: Figure) -> None:

@@ -135,13 +135,26 @@ def jobs(config, made, out):
         "synthetic": synthetic(POISONED, [poisons]),
         "scores clean": scores("clean"),
         "scores": scores(POISONED),
-        "table": argv("table", table, scores=scored, csv=out / "table.csv", markdown=out / "t.md"),
+        "table": argv(
+            "table",
+            table,
+            scores=scored,
+            csv=out / "table.csv",
+            markdown=out / "t.md",
+            html=out / "t.html",
+        ),
         "targets figure": figure("targets", {}, test=test, targets=[target]),
         "poisons figure": figure(
             "poisons", {"eps": 64}, train=train, target=target, poisons=poisons
         ),
         "synthetic figure": figure("synthetic", {"labels": ["DM", "RDM-DC"]}, synthetic=sets),
         "accuracy figure": figure("accuracy-asr", table, scores=scored),
+        "provenance page": argv(
+            "provenance-page",
+            {"preset": config["preset"]},
+            artifacts=[made / "table.csv", made / "synthetic.svg"],
+            html=out / "provenance.html",
+        ),
     }
 
 
@@ -168,7 +181,8 @@ def test_the_chain_leaves_every_file_with_its_provenance(world):
     results = {name for name in named if not name.endswith(".provenance.json")}
     assert named - results == {f"{name}.provenance.json" for name in results}
     of_sets = {f"{n}{p}.parquet" for n in PAIR for p in ("", ".trace", ".scores")}
-    expected = {"data/train.arrow", "data/test.arrow", "targets/0.parquet", "table.csv", "t.md"}
+    expected = {"data/train.arrow", "data/test.arrow", "targets/0.parquet"}
+    expected |= {"table.csv", "t.md", "t.html", "provenance.html"}
     expected |= {f"victims/epochs={epochs}.safetensors" for epochs in (0, 1)}
     expected |= {
         f"{condition}/target=0/poisons{part}.parquet"

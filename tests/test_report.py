@@ -2,8 +2,10 @@
 
 import io
 import itertools
+import re
 import statistics
 from collections.abc import Callable, Sequence
+from html import unescape
 from math import comb, sin
 from random import Random
 
@@ -325,3 +327,25 @@ def test_markdown_is_padded_and_explained() -> None:
     assert "64/255" in lines[2] and "| – " in lines[3]
     assert "5 × 5 × 3" in lines[2]
     assert "The default preset is not the paper's.\n\n" + report.EXPLANATION in text
+
+
+def test_the_page_shows_what_markdown_shows_and_sorts_by_the_numbers() -> None:
+    rows = [entry("rdm", method="a|b <c>"), entry("dm", eps=None)]
+    table = report.table(example(), rows, "dm")
+    page = report.html(table, "Tables & rows", "A note.")
+    heads = re.findall("<th>(.*?)</th>", page)
+    cells = [
+        re.findall(r"<td(?: data-sort=\"(.*?)\")?>(.*?)</td>", row, re.DOTALL)
+        for row in re.findall("<tr>(<td.*?)</tr>", page, re.DOTALL)
+    ]
+    lines = [x for x in report.markdown(table, "", "").splitlines() if x.startswith("|")]
+    for line, shown in zip(
+        [lines[0], *lines[2:]], [heads, *([t for _, t in r] for r in cells)], strict=True
+    ):
+        texts = [text.strip().replace("\\|", "|") for text in re.split(r"(?<!\\)\|", line)[1:-1]]
+        assert [unescape(text).replace("\n", " ") for text in shown] == texts
+    for name, column in report.SORTED_BY.items():
+        numbers = [row[heads.index(name)][0] for row in cells]
+        assert [float(n) for n in numbers if n] == table[column].dropna().tolist()
+    assert "<h1>Tables &amp; rows</h1>" in page
+    assert "<p>A note.</p>" in page

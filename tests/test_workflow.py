@@ -4,6 +4,7 @@ It runs once, in a copy of the sources. A test that edits works in a copy of tha
 the jobs of a dry run by rule.
 """
 
+import base64
 import hashlib
 import json
 import os
@@ -13,6 +14,8 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from html import unescape
+from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
 
@@ -23,6 +26,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
+
+from rdmdc.report import COLUMNS
 
 pytestmark = pytest.mark.slow
 
@@ -271,7 +276,7 @@ def test_each_job_has_its_log(finished):
 def test_provenance_beside_each_artifact_matches_it(finished):
     made = artifacts(finished / RESULTS)
     sets = 3 * 6 + 9 * 2  # by six instances in three cases, by two in nine
-    assert len(made) == 2 + 2 + 2 + 10 * 2 + sets * 3 + 5 * 2 + 4 * 2
+    assert len(made) == 2 + 2 + 2 + 10 * 2 + sets * 3 + 5 * 3 + 4 * 2
     known = {str(path.relative_to(finished)): sha256(path) for path in made}
     for path in made:
         sidecar = json.loads(path.with_name(f"{path.name}.provenance.json").read_text())
@@ -292,6 +297,137 @@ def test_the_number_of_cores_changes_no_bit(finished, tmp_path):
     made = hashes(folder / RESULTS)
     assert len(made) == 2 + 1 + 2 + 2 + 2 * 3  # data, target, victims, poisons, pair's sets
     assert made.items() <= hashes(finished / RESULTS).items()
+
+
+# --- the report ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def reported(finished, tmp_path_factory):
+    """The folder in which `make report` was called after the smoke preset ran, and what it said."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    folder = shutil.copytree(finished, tmp_path_factory.mktemp("reported") / "copy", ignore=ignored)
+    shutil.copy(ROOT / "Makefile", folder)
+    # with the tests' own environment, whether or not that is make's
+    variables = {"BIN": Path(sys.executable).parent, "CONFIG": SMOKE, "CORES": 2}
+    run = subprocess.run(
+        ["make", "-o", ".venv/installed", "report", *(f"{k}={v}" for k, v in variables.items())],
+        cwd=folder,
+        env={k: v for k, v in environment(folder).items() if not k.startswith("MAKE")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout
+    return folder, run.stdout
+
+
+def held(folder, name):
+    """What the report's page has under that name for its script."""
+    page = (folder / "report.html").read_text()
+    found = re.findall(rf'<script id="[\w-]+">\s*var {name} = (.*);$', page, re.MULTILINE)
+    assert len(found) == 1, name
+    return json.loads(found[0])
+
+
+def content(item):
+    return base64.b64decode(item["data_uri"].partition(";base64,")[2])
+
+
+def test_the_report_runs_nothing_but_its_own_pages(reported):
+    assert rules_done(reported[1]) == {"provenance": 1, "report": 1}
+
+
+def test_the_report_has_every_table_and_figure_with_its_caption(reported):
+    folder, _ = reported
+    settings = settings_of(SMOKE)
+    names = settings["tables"]
+    wanted = {
+        "Tables": {f"{RESULTS}/{name}.html" for name in names},
+        "Tables as CSV": {f"{RESULTS}/{name}.csv" for name in names},
+        "Figures": {
+            path.relative_to(folder).as_posix() for path in folder.glob(f"{RESULTS}/*/*.svg")
+        },
+        "Provenance": {f"{RESULTS}/provenance.html"},
+    }
+    assert len(wanted["Figures"]) == 4
+    shown = held(folder, "categories")
+    assert {
+        name: {p for of in inner.values() for p in of} for name, inner in shown.items()
+    } == wanted
+    items = held(folder, "results")
+    assert items.keys() == set().union(*wanted.values())
+    for path, item in items.items():
+        assert content(item) == (folder / path).read_bytes()
+        assert settings["description"] in unescape(item["caption"])
+        assert "system-message" not in item["caption"]  # how docutils says that it failed
+    for name in names:
+        title = settings["tables"][name]["title"]
+        for form in ("html", "csv"):
+            assert title in unescape(items[f"{RESULTS}/{name}.{form}"]["caption"])
+            assert items[f"{RESULTS}/{name}.{form}"]["labels"] == {"Table": title}
+        caption = items[f"{RESULTS}/{name}.csv"]["caption"]
+        assert all(f">{column}</tt>" in caption for column in COLUMNS)
+
+
+def test_the_report_says_what_the_preset_is(reported):
+    told = unescape(held(reported[0], "workflow_desc"))
+    assert "preset smoke" in told
+    assert settings_of(SMOKE)["description"] in told
+    assert "system-message" not in told
+
+
+def test_the_report_has_the_rule_graph_and_run_times(reported):
+    ran = BY_HAND[SMOKE].keys() - {"all"} | {"provenance"}
+    graph = held(reported[0], "rulegraph_spec")["data"]
+    nodes = next(part["values"] for part in graph if part["name"] == "node-data")
+    assert {node["rule"] for node in nodes} == ran | {"report"}
+    times = held(reported[0], "runtimes_spec")["data"]["values"]
+    assert Counter(job["rule"] for job in times) == Counter(BY_HAND[SMOKE]) - Counter(
+        ["all"]
+    ) + Counter(["provenance"])
+    assert all(job["runtime"] >= 0 for job in times)
+
+
+def test_the_report_names_the_sha256_of_all_that_it_rests_on(reported):
+    folder, _ = reported
+    text = (folder / RESULTS / "provenance.html").read_text()
+    told = re.findall(r"<tr><td>([^<]*)</td>.*<td>([0-9a-f]{64})</td></tr>", text)
+    made = {f"{RESULTS}/{path}": digest for path, digest in hashes(folder / RESULTS).items()}
+    del made[f"{RESULTS}/provenance.html"]
+    traces = {path for path in made if path.endswith(".trace.parquet")}  # nothing is made from them
+    sources = {p.name: sha256(p) for p in (ROOT / "rdmdc/data").glob("*.parquet")}
+    assert dict(told) == {p: digest for p, digest in made.items() if p not in traces} | sources
+    assert len(told) == len(dict(told))
+
+
+class Fetched(HTMLParser):
+    """Addresses that a browser fetches as it loads a page: all but those of plain links."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.addresses = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        named = [v for k, v in attributes if k in ("src", "srcset", "href", "xlink:href", "data")]
+        self.addresses += named if tag != "a" else []
+        self.handle_data(dict(attributes).get("style") or "")
+
+    def handle_data(self, data):
+        if self.cdata_elem != "script":
+            self.addresses += re.findall(r"@import|url\(\s*[\"']?([^\"')]*)", data)
+
+
+def test_the_report_fetches_nothing(reported):
+    folder, _ = reported
+    pages = {"report.html": (folder / "report.html").read_text()}
+    for path, item in held(folder, "results").items():
+        if item["mime_type"] != "text/csv":
+            pages[path] = content(item).decode()
+    assert len(pages) == 1 + 5 + 4 + 1
+    for path, page in pages.items():
+        assert [a for a in Fetched(page).addresses if not a.startswith(("data:", "#"))] == [], path
 
 
 # --- what an edit re-runs --------------------------------------------------------------------

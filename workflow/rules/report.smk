@@ -1,22 +1,44 @@
-# Scores → tables and figures: seconds, on the machine that runs Snakemake.
+# Scores → tables and figures, and what --report shows of them: seconds, on the machine that runs
+# Snakemake.
+
+
+report: "../report/report.rst"
 
 
 localrules:
     all,
+    report,
     target,
     table,
     targets_figure,
     poisons_figure,
     synthetic_figure,
     accuracy_asr_figure,
+    provenance,
+
+
+def in_report(wildcards):
+    """What the report calls a table."""
+    return {"Table": config["tables"][wildcards.table]["title"]}
 
 
 rule table:
     input:
         table_scores,
     output:
-        csv=f"{SHOWN}/{{table}}.csv",
+        csv=report(
+            f"{SHOWN}/{{table}}.csv",
+            caption="../report/csv.rst",
+            category="Tables as CSV",
+            labels=in_report,
+        ),
         markdown=f"{SHOWN}/{{table}}.md",
+        html=report(
+            f"{SHOWN}/{{table}}.html",
+            caption="../report/table.rst",
+            category="Tables",
+            labels=in_report,
+        ),
     log:
         f"results/{PRESET}/logs/{{table}}.log",
     wildcard_constraints:
@@ -26,7 +48,8 @@ rule table:
         code=digest("summaries.table"),
     shell:
         "{PYTHON:q} -m rdmdc table --options {params.options:q} --code {params.code}"
-        " --scores {input:q} --csv {output.csv:q} --markdown {output.markdown:q} 2> {log:q}"
+        " --scores {input:q} --csv {output.csv:q} --markdown {output.markdown:q}"
+        " --html {output.html:q} 2> {log:q}"
 
 
 if SHOWN != "results":
@@ -50,7 +73,12 @@ rule targets_figure:
         ),
     output:
         png=f"{SHOWN}/figures/targets.png",
-        svg=f"{SHOWN}/figures/targets.svg",
+        svg=report(
+            f"{SHOWN}/figures/targets.svg",
+            caption="../report/targets.rst",
+            category="Figures",
+            labels={"Figure": "Targets"},
+        ),
     log:
         f"results/{PRESET}/logs/figures/targets.log",
     params:
@@ -69,7 +97,12 @@ rule poisons_figure:
         poisons=f"results/{PRESET}/{shown_case()}/poisons.parquet",
     output:
         png=f"{SHOWN}/figures/poisons.png",
-        svg=f"{SHOWN}/figures/poisons.svg",
+        svg=report(
+            f"{SHOWN}/figures/poisons.svg",
+            caption="../report/poisons.rst",
+            category="Figures",
+            labels={"Figure": "Poisons"},
+        ),
     log:
         f"results/{PRESET}/logs/figures/poisons.log",
     params:
@@ -92,7 +125,12 @@ rule synthetic_figure:
         ),
     output:
         png=f"{SHOWN}/figures/synthetic.png",
-        svg=f"{SHOWN}/figures/synthetic.svg",
+        svg=report(
+            f"{SHOWN}/figures/synthetic.svg",
+            caption="../report/synthetic.rst",
+            category="Figures",
+            labels={"Figure": "Synthetic sets"},
+        ),
     log:
         f"results/{PRESET}/logs/figures/synthetic.log",
     params:
@@ -110,7 +148,12 @@ rule accuracy_asr_figure:
         scores_of(config["figures"]["table"]),
     output:
         png=f"{SHOWN}/figures/accuracy_asr.png",
-        svg=f"{SHOWN}/figures/accuracy_asr.svg",
+        svg=report(
+            f"{SHOWN}/figures/accuracy_asr.svg",
+            caption="../report/accuracy_asr.rst",
+            category="Figures",
+            labels={"Figure": "Accuracy against ASR"},
+        ),
     log:
         f"results/{PRESET}/logs/figures/accuracy_asr.log",
     params:
@@ -120,3 +163,33 @@ rule accuracy_asr_figure:
         "{PYTHON:q} -m rdmdc accuracy-asr-figure --options {params.options:q}"
         " --code {params.code} --scores {input:q}"
         " --png {output.png:q} --svg {output.svg:q} 2> {log:q}"
+
+
+rule provenance:
+    input:
+        all_tables(),
+        all_tables("md"),
+        all_tables("html"),
+        all_figures(),
+    output:
+        report(
+            f"{SHOWN}/provenance.html",
+            caption="../report/provenance.rst",
+            category="Provenance",
+            labels={"Of": "all that tables and figures come from"},
+        ),
+    log:
+        f"results/{PRESET}/logs/provenance.log",
+    params:
+        options=as_argument({"preset": PRESET}),
+        code=digest("summaries.provenance_page"),
+    shell:
+        "{PYTHON:q} -m rdmdc provenance-page --options {params.options:q} --code {params.code}"
+        " --artifacts {input:q} --html {output:q} 2> {log:q}"
+
+
+rule report:
+    input:
+        all_tables("html"),
+        all_figures(),
+        rules.provenance.output,
