@@ -1,8 +1,4 @@
-"""Tables as HTML pages: one file each, that sorts by a click and wants no network.
-
-Sorting is ``page/sortable.js`` with ``sortable.a11y.js`` (the keyboard, screen readers) as they are
-in sortable-tablesort 4.1.7 by Jonas Earendel, public domain (``page/LICENSE-sortable``).
-"""
+"""Tables as HTML pages: one file each, that sorts by a click and wants no network."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +18,7 @@ class Cell:
 
 def page(title: str, rows: Sequence[Mapping[str, Cell]], paragraphs: Sequence[str]) -> str:
     """A page with the rows, all of the first one's columns, then the paragraphs."""
-    style, *scripts = (
-        (PARTS / name).read_text() for name in ("page.css", "sortable.js", "sortable.a11y.js")
-    )
+    style, script = ((PARTS / name).read_text() for name in ("page.css", "sort.js"))
     return "\n".join(
         [
             "<!doctype html>",
@@ -33,13 +27,13 @@ def page(title: str, rows: Sequence[Mapping[str, Cell]], paragraphs: Sequence[st
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<style>\n{style}</style>",
             f"<h1>{escape(title)}</h1>",
-            '<div class="table"><table class="sortable n-last">',
+            '<div class="table"><table>',
             f"<thead><tr>{''.join(f'<th>{escape(name)}</th>' for name in rows[0])}</tr></thead>",
             "<tbody>",
             *(f"<tr>{''.join(_cell(cell) for cell in row.values())}</tr>" for row in rows),
             "</tbody></table></div>",
             *(f"<p>{escape(text)}</p>" for text in paragraphs),
-            *(f"<script>\n{script}</script>" for script in scripts),
+            f"<script>\n{script}</script>",
             "</html>",
             "",
         ]

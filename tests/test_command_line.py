@@ -539,7 +539,7 @@ def test_a_checkpoint_is_of_all_that_decides_bits(world, tmp_path, monkeypatch, 
     options, here = json.loads(words[2]), networks.arithmetic("cpu")
     own = {"stage": words[0], "options": options, "code": "c0de", "inputs": hashes}
     assert seen == [{**own, **here}]
-    assert here.keys() == {"compiled", "threads", "torch", "processor"}
+    assert here.keys() == {"compiled", "precision", "threads", "torch", "processor"}
 
 
 def send(number):

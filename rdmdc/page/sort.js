@@ -1,0 +1,21 @@
+// A click on a head, or Enter, sorts by its column: largest first, then turned round. Empty cells
+// stay last; a cell's data-sort stands for its text.
+for (const head of document.querySelectorAll("th")) {
+  const column = head.cellIndex;
+  const body = head.closest("table").tBodies[0];
+  const key = (row) => row.cells[column].dataset.sort ?? row.cells[column].textContent.trim();
+  const compare = (a, b) => (isNaN(a - b) ? a.localeCompare(b) : a - b);
+  const sort = () => {
+    const down = head.getAttribute("aria-sort") !== "descending";
+    for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const [full, empty] = [[], []];
+    for (const row of body.rows) (key(row) === "" ? empty : full).push(row);
+    full.sort((a, b) => compare(key(a), key(b)) * (down ? -1 : 1));
+    body.append(...full, ...empty);
+  };
+  head.tabIndex = 0;
+  head.title = "sort by this column";
+  head.addEventListener("click", sort);
+  head.addEventListener("keydown", (event) => event.key === "Enter" && sort());
+}
