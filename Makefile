@@ -10,7 +10,7 @@ LOCKED := $(shell $(PYTHON) -c "import platform as p, sys; \
   print('x86_64-Linux-3.11' == f'{p.machine()}-{p.system()}-{sys.version_info[0]}.{sys.version_info[1]}')")
 ALONE := $(if $(filter True,$(LOCKED)),--no-deps)
 
-.PHONY: table2 tables report test test-slurm test-kills bench bench-scale clean
+.PHONY: table2 tables report test test-slurm test-kills reproduction bench bench-scale clean
 
 # on a terminal bars of finished jobs; each job's own progress is in its log below results/
 SNAKEMAKE = if [ -t 1 ]; then set -- --logger rich; fi; $(BIN)/snakemake --cores $(CORES)
@@ -43,6 +43,10 @@ test-kills: $(VENV)/installed
 # the workflow through a real SLURM on this machine, as root on Debian or Ubuntu; else it is skipped
 test-slurm: $(VENV)/installed
 	$(BIN)/pytest -rs tests/slurm
+
+# docs/reproduction's tables and figures again, from the scores that are committed there
+reproduction: $(VENV)/installed
+	$(BIN)/python scripts/reproduction.py build
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/bench.py

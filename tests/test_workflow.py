@@ -10,10 +10,13 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from contextlib import suppress
 from html import unescape
 from html.parser import HTMLParser
 from io import BytesIO
@@ -27,6 +30,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from rdmdc import conditions
+from rdmdc.conditions import as_argument
 from rdmdc.report import COLUMNS
 
 pytestmark = pytest.mark.slow
@@ -35,6 +40,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = ("Snakefile", "config.yaml", "config", "profiles", "rdmdc", "workflow")
 SMOKE = "config/smoke.yaml"
 RESULTS = Path("results/smoke")
+PATIENCE = 120  # seconds
 PRESETS = [
     p.relative_to(ROOT).as_posix() for p in [ROOT / "config.yaml", *ROOT.glob("config/*.yaml")]
 ]
@@ -99,11 +105,11 @@ def environment(folder):
     }
 
 
-def snakemake(folder, *arguments, configfile=SMOKE, overlay=None, cores=2):
-    """Run the copied workflow in its folder; its return code and all that it prints."""
+def started(folder, *arguments, configfile=SMOKE, overlay=None, cores=2, group=None):
+    """The copied workflow, running in its folder; group 0 is one of processes of its own."""
     files = [str(file) for file in (configfile, overlay) if file]
     named = ["--configfile", *files] if files else []
-    run = subprocess.run(
+    return subprocess.Popen(
         # a path with "=" is taken for a value of an option that comes before it
         [sys.executable, "-m", "snakemake", *arguments, "--cores", str(cores), *named],
         cwd=folder,
@@ -111,8 +117,15 @@ def snakemake(folder, *arguments, configfile=SMOKE, overlay=None, cores=2):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        process_group=group,
     )
-    return run.returncode, run.stdout
+
+
+def snakemake(folder, *arguments, **options):
+    """Run the copied workflow in its folder; its return code and all that it prints."""
+    run = started(folder, *arguments, **options)
+    said, _ = run.communicate()
+    return run.returncode, said
 
 
 def done(folder, *arguments, **options):
@@ -602,6 +615,90 @@ def test_another_power_method_changes_the_spectral_sets_only(workspace):
     assert {f"{case}/rdm_dc.parquet" for case in cases} <= changed
     parts = (".parquet", ".trace.parquet", ".scores.parquet")
     assert changed <= {f"{case}/rdm_dc{part}" for case in cases for part in parts}
+
+
+# --- jobs that are killed --------------------------------------------------------------------
+
+LONG = 100  # epochs of a victim: seconds
+
+
+def job_in(folder):
+    """The process id of the job that runs in a folder, None where there is none."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if words[1:3] == [b"-m", b"rdmdc"] and (process / "cwd").readlink() == folder:
+                return int(process.name)
+    return None
+
+
+def wait_for(found, every=0.2):
+    """What is found, as soon as it is."""
+    end = time.monotonic() + PATIENCE
+    while not (answer := found()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"nothing in {PATIENCE} s")
+        time.sleep(every)
+    return answer
+
+
+def wait_for_a_checkpoint(run, checkpoint):
+    """Until the job has saved its state, once more where it had before."""
+    last = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
+
+    def saved():
+        assert run.poll() is None, run.communicate()[0]
+        return checkpoint.exists() and checkpoint.stat().st_mtime_ns != last
+
+    wait_for(saved, every=0.01)
+
+
+def terminate(folder):
+    """End the job that runs in a folder as a preemption does."""
+    job = job_in(folder)
+    os.kill(job, signal.SIGTERM)
+    wait_for(lambda: job_in(folder) != job, every=0.01)
+
+
+def with_a_long_job(folder):
+    """Give the preset a victim of some seconds that saves its state at each step; its paths."""
+    settings = settings_of(SMOKE)
+    settings["pretrain"]["epochs"].append(LONG)
+    settings["checkpoint_minutes"] = 1e-9
+    write_settings(folder / SMOKE, settings)
+    path = folder / RESULTS / f"victims/epochs={LONG}.safetensors"
+    log = folder / RESULTS / f"logs/victims/epochs={LONG}.log"
+    return path, path.with_name(f".{path.name}.checkpoint"), log
+
+
+def sha256_alone(folder):
+    """What the long job makes when nobody kills it."""
+    options = as_argument(conditions.pretrain_options(settings_of(folder / SMOKE), LONG))
+    words = ["victim", "--options", options, "--checkpoint-minutes", "5"]
+    paths = ["--train", f"{RESULTS}/data/train.arrow", "--weights", "alone.safetensors"]
+    command = [sys.executable, "-m", "rdmdc", *words, *paths]
+    subprocess.run(command, cwd=folder, env=environment(folder), check=True)
+    return sha256(folder / "alone.safetensors")
+
+
+def test_a_killed_job_goes_on_retried_and_in_another_run(workspace):
+    """It is terminated and retried, then killed with its snakemake and run again."""
+    path, checkpoint, log = with_a_long_job(workspace)
+    victim = path.relative_to(workspace)
+    run = started(workspace, victim, "--retries", "1", group=0)
+    try:
+        wait_for_a_checkpoint(run, checkpoint)
+        terminate(workspace)
+        wait_for_a_checkpoint(run, checkpoint)
+    finally:
+        os.killpg(run.pid, signal.SIGKILL)
+    said, _ = run.communicate()
+    assert said.count("Error in rule victim") == 1
+    done(workspace, "--unlock")
+    assert rules_done(done(workspace, victim)) == {"victim": 1}
+    assert f"{checkpoint.relative_to(workspace)}: the job goes on from here" in log.read_text()
+    assert {p.name for p in path.parent.glob(".*")} == set()
+    assert sha256(path) == sha256_alone(workspace)
 
 
 # --- presets ---------------------------------------------------------------------------------
