@@ -54,6 +54,11 @@ static vec where_positive(vec key, vec value) { return (vec)((key > 0) & (bits)v
 static int least(int a, int b) { return a < b ? a : b; }
 static long round_up(long floats) { return (floats + LANES - 1) / LANES * LANES; }
 static long most(long a, long b) { return a > b ? a : b; }
+/* of the first kernels for the gradient */
+static int columns_of(int channels)
+{
+    return (9 * channels + 2 * LANES - 1) / (2 * LANES) * (2 * LANES);
+}
 static int panel_of(int outputs) { return outputs % (2 * LANES) ? LANES : 2 * LANES; }
 
 /* --- products ------------------------------------------------------------------------------ */
@@ -391,7 +396,7 @@ static void first_back(const Net *net, const float *gradient, const Net *other_n
 {
     const int side = net->side, width = net->width, channels = net->channels;
     const int row = side + 2, run = 3 * channels;
-    const int columns = (9 * channels + 2 * LANES - 1) / (2 * LANES) * (2 * LANES);
+    const int columns = columns_of(channels);
     memset(padded, 0, sizeof(float) * row * row * channels);
     for (int y = 0; y < side; y++) {
         const long line = (long)y * side * width;
@@ -452,6 +457,23 @@ static float *part(float *const *kept, int block, long image, long size)
     return kept[block] ? kept[block] + image * size : NULL;
 }
 
+/* (count, rows, columns) -> (count, columns, rows): between embeddings and the last block */
+static void transpose(const float *from, int count, int rows, int columns, float *to)
+{
+    for (int n = 0; n < count; n++)
+        for (int r = 0; r < rows; r++)
+            for (int c = 0; c < columns; c++)
+                to[((long)n * columns + c) * rows + r] = from[((long)n * rows + r) * columns + c];
+}
+
+/* words for the tiles or products of a group, or of the first block's image */
+static long tiles_room(const Net *net)
+{
+    const int lanes = places(net->channels);
+    return TILE * most(plane_of(GROUP * tiles_across(net->side / 2), net->width),
+                       plane_of(tiles_across(net->side), most(lanes, 2 * LANES)));
+}
+
 /* one group's embeddings, from image `first` on */
 static int group_forward(const Net *net, const float *images, int first, int group,
                          float *embeddings, const Kept *kept)
@@ -459,9 +481,7 @@ static int group_forward(const Net *net, const float *images, int first, int gro
     const int side = net->side, width = net->width, lanes = places(net->channels);
     const long padded_size = round_up((long)side * side * lanes + LANES);
     const long z_size = (long)side * side * LANES, image_size = (long)side * side / 4 * width;
-    const long tiles_size =
-        TILE * most(plane_of(GROUP * tiles_across(side / 2), width),
-                    plane_of(tiles_across(side), most(lanes, 2 * LANES)));
+    const long tiles_size = tiles_room(net);
     float *padded = scratch(padded_size + z_size + 2 * GROUP * image_size + 2 * tiles_size);
     if (!padded) return 1;
     float *z = padded + padded_size, *here = z + z_size, *next = here + GROUP * image_size;
@@ -497,12 +517,8 @@ static int group_forward(const Net *net, const float *images, int first, int gro
         }
         in = out;
     }
-    const int last = side >> net->depth, pixels = last * last;
-    for (int n = 0; n < group; n++)
-        for (int p = 0; p < pixels; p++)
-            for (int c = 0; c < width; c++)
-                embeddings[((long)(first + n) * width + c) * pixels + p] =
-                    in[((long)n * pixels + p) * width + c];
+    const int last = side >> net->depth;
+    transpose(in, group, last * last, width, embeddings + (long)first * width * last * last);
     return 0;
 }
 
@@ -526,8 +542,8 @@ static int group_backward(const Net *net, const float *images, int first, int gr
     const int side = net->side, width = net->width, own = side - 2 * net->pad;
     const long padded_size = round_up((long)(side + 2) * (side + 2) * net->channels);
     const long z_size = (long)side * side * width, image_size = z_size / 4;
-    const long columns = (9 * net->channels + 2 * LANES - 1) / (2 * LANES) * (2 * LANES);
-    const long tiles_size = TILE * plane_of(GROUP * tiles_across(side / 2), width);
+    const long columns = columns_of(net->channels);
+    const long tiles_size = tiles_room(net);
     float *padded = scratch(padded_size + side * columns + z_size + 2 * GROUP * image_size +
                             3 * tiles_size);
     if (!padded) return 1;
@@ -536,12 +552,8 @@ static int group_backward(const Net *net, const float *images, int first, int gr
     float *products = tiles + tiles_size, *outer = products + tiles_size;
     const int trains = sums->first != NULL;
 
-    const int last = side >> net->depth, pixels = last * last;
-    for (int n = 0; n < group; n++)
-        for (int p = 0; p < pixels; p++)
-            for (int c = 0; c < width; c++)
-                here[((long)n * pixels + p) * width + c] =
-                    by_embeddings[((long)(first + n) * width + c) * pixels + p];
+    const int last = side >> net->depth;
+    transpose(by_embeddings + (long)first * width * last * last, group, width, last * last, here);
     float *in = here, *out = next;
     for (int block = net->depth - 1; block >= 0; block--) {
         const int now = side >> block, across = tiles_across(now), all = group * across;
@@ -688,10 +700,8 @@ static int group_tangents(const Net *net, const Net *direction, const float *ima
     const int lanes = places(net->channels), depth = net->depth;
     const long padded_size = round_up((long)(side + 2) * (side + 2) * lanes + LANES);
     const long z_size = (long)side * side * width, image_size = z_size / 4;
-    const long columns = (9 * net->channels + 2 * LANES - 1) / (2 * LANES) * (2 * LANES);
-    const long tiles_size =
-        TILE * most(plane_of(GROUP * tiles_across(side / 2), width),
-                    plane_of(tiles_across(side), most(lanes, 2 * LANES)));
+    const long columns = columns_of(net->channels);
+    const long tiles_size = tiles_room(net);
     const long n_size = 4 * z_size / 3 + LANES; /* of all blocks */
     float *padded = scratch(padded_size + side * columns + 2 * z_size + 4 * GROUP * image_size +
                             4 * tiles_size + GROUP * (n_size + depth * width));
@@ -749,14 +759,9 @@ static int group_tangents(const Net *net, const Net *direction, const float *ima
     }
 
     const int last = side >> depth, pixels = last * last;
-    for (int n = 0; n < group; n++)
-        for (int p = 0; p < pixels; p++)
-            for (int c = 0; c < width; c++) {
-                const long from = ((long)(first + n) * width + c) * pixels + p;
-                const long to = ((long)n * pixels + p) * width + c;
-                embeddings[from] = tangent_here[to];
-                here[to] = by_embeddings[from];
-            }
+    const long start = (long)first * width * pixels;
+    transpose(tangent_here, group, pixels, width, embeddings + start);
+    transpose(by_embeddings + start, group, width, pixels, here);
     memset(tangent_here, 0, sizeof(float) * group * pixels * width);
     for (int block = depth - 1; block >= 0; block--) {
         const int now = side >> block, across = tiles_across(now), all = group * across;

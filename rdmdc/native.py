@@ -69,10 +69,10 @@ class Sizes:
 
 
 running = False
-"""Whether what has kernels here runs by them; `networks.running` says so."""
+"""Whether what has kernels here runs by them; `networks.compiling` says so."""
 
 half = False
-"""Whether products with frozen weights are of bf16; `networks.running` says so."""
+"""Whether products with frozen weights are of bf16; `networks.compiling` says so."""
 
 
 class NativeError(InputError):
@@ -281,7 +281,7 @@ class _Pass:
     """A forward pass: what its backward passes start from, and whether weights train."""
 
     network: Sizes
-    names: list[str]
+    weights: Mapping[str, Tensor]
     ready: _Weights
     kept: "_Room | None"
     trains: bool
@@ -308,7 +308,7 @@ class _Embed(torch.autograd.Function):
         )
         _check(status)
         ctx.save_for_backward(images)
-        ctx.done = _Pass(network, names, ready, kept, trains)
+        ctx.done = _Pass(network, named, ready, kept, trains)
         return embeddings
 
     @staticmethod
@@ -316,7 +316,7 @@ class _Embed(torch.autograd.Function):
         (images,) = ctx.saved_tensors
         made = _Gradients.apply(by_embeddings, images, ctx.done, ctx.needs_input_grad[0])
         by_images, *by_weights = made
-        by_weights = by_weights or [None] * len(ctx.done.names)
+        by_weights = by_weights or [None] * len(ctx.done.weights)
         return (by_images, None, None, *by_weights)
 
 
@@ -377,9 +377,10 @@ class _Gradients(torch.autograd.Function):
             )
         by_embeddings, images = ctx.saved_tensors
         done: _Pass = ctx.done
-        along = {}
-        for name, value in zip(done.names, by_by_weights, strict=True):
-            along[name] = torch.zeros(_shape(done.network, name)) if value is None else value
+        along = {
+            name: torch.zeros_like(weight) if value is None else value
+            for (name, weight), value in zip(done.weights.items(), by_by_weights, strict=True)
+        }
         direction = _prepare(done.network, along, back=True, halved=False)
         embeddings, by_images = torch.empty_like(by_embeddings), torch.empty_like(images)
         assert done.kept is not None
@@ -396,12 +397,6 @@ class _Gradients(torch.autograd.Function):
         )
         _check(status)
         return embeddings, by_images, None, None
-
-
-def _shape(network: Sizes, name: str) -> tuple[int, ...]:
-    if not name.startswith("conv"):
-        return (network.width,)
-    return (network.width, network.channels if name[4] == "0" else network.width, 3, 3)
 
 
 class _Room:

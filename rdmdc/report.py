@@ -32,9 +32,13 @@ COLUMNS = [
     *("targets", "runs", "networks"),
 ]
 SORTED_BY = {
-    **{"eps": "eps", "Accuracy": "accuracy_mean", "Clean accuracy": "clean_accuracy_mean"},
-    **{"ASR [95 %]": "asr_mean", "Clean ASR [95 %]": "clean_asr_mean"},
-    **{"Margin (clean)": "margin", "p vs DM": "p_vs_dm"},
+    "eps": "eps",
+    "Accuracy": "accuracy_mean",
+    "ASR [95 %]": "asr_mean",
+    "Clean accuracy": "clean_accuracy_mean",
+    "Clean ASR [95 %]": "clean_asr_mean",
+    "Margin (clean)": "margin",
+    "p vs DM": "p_vs_dm",
 }
 """The number that sorts a column that people read; the others sort by their text."""
 EXPLANATION = """\

@@ -52,7 +52,9 @@ def build(folder: Path, out: Path) -> None:
         rows = [row for row in options["rows"] if _complete(folder, config, row["condition"])]
         if not rows:
             continue
-        scores = pd.concat([_rows(folder, config, row, "scores") for row in _cells(rows)])
+        scores = pd.concat(
+            [_rows(folder, config, row, "scores") for row in _cells(rows, options["reference"])]
+        )
         table = report.table(scores, rows, options["reference"])
         (out / f"{name}.csv").write_text(report.csv(table))
         (out / f"{name}.md").write_text(report.markdown(table, options["title"], options["note"]))
@@ -78,10 +80,10 @@ def _complete(folder: Path, config: conditions.Config, condition: str) -> list[s
     ]
 
 
-def _cells(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Each condition and estimator that the rows read, once: their own and their clean ones."""
+def _cells(rows: list[dict[str, Any]], reference: str) -> Iterator[dict[str, Any]]:
+    """Each condition and estimator that the rows read, once: their own, clean, the reference's."""
     pairs = {(row[kind], row["instance"]) for row in rows for kind in ("condition", "clean")}
-    pairs |= {(row["condition"], "dm") for row in rows}
+    pairs |= {(row["condition"], reference) for row in rows}
     for condition, instance in sorted(pairs):
         yield {"condition": condition, "instance": instance}
 

@@ -37,11 +37,16 @@ def images_of(network, count, seed=0):
     return torch.randn(shape, generator=generator("native images", seed))
 
 
+def mattering(weights):
+    """The weights that an embedding depends on: a norm takes the biases before it away."""
+    return [n for n in weights if n[:4] == "norm" or (n[:4] == "conv" and n.endswith("weight"))]
+
+
 def gradients(embed, weights, images, by, dtype):
     """Of a weighted sum of the embeddings, by the images and by all weights that matter."""
     leaves = {name: value.detach().to(dtype).requires_grad_() for name, value in weights.items()}
     images = images.detach().to(dtype).requires_grad_()
-    names = [n for n in weights if n[:4] == "norm" or (n[:4] == "conv" and n.endswith("weight"))]
+    names = mattering(weights)
     loss = (embed(leaves, images) * by.to(dtype)).sum()
     made = torch.autograd.grad(loss, [images, *(leaves[name] for name in names)])
     return dict(zip(["images", *names], made, strict=True))
@@ -96,13 +101,19 @@ def test_bias_of_a_convolution_changes_nothing():
     )
 
 
+def embedded_apart(network, weights, images):
+    """The embeddings of 37 images, asserted to be those of parts embedded alone, bit for bit."""
+    whole = native.embed(network, weights, images)
+    for first, last in ((0, 1), (5, 30), (36, 37)):
+        assert torch.equal(native.embed(network, weights, images[first:last]), whole[first:last])
+    return whole
+
+
 def test_an_image_depends_on_itself_alone():
     """Bit for bit: other images, another place, and other threads change nothing."""
     network = ConvNet(3, 16, 4, 32, 3)
     weights, images = weights_of(network), images_of(network, 37)
-    whole = native.embed(network, weights, images)
-    for first, last in ((0, 1), (5, 30), (36, 37)):
-        assert torch.equal(native.embed(network, weights, images[first:last]), whole[first:last])
+    whole = embedded_apart(network, weights, images)
     other = torch.cat([50 * images[:20], images[20:]])
     assert torch.equal(native.embed(network, weights, other)[20:], whole[20:])
 
@@ -155,9 +166,7 @@ def test_products_of_bf16_round_but_little(sizes, count):
 def test_products_of_bf16_keep_each_image_to_itself():
     network = ConvNet(3, 16, 4, 32, 3)
     weights, images = weights_of(network), images_of(network, 37)
-    whole = native.embed(network, weights, images)
-    for first, last in ((0, 1), (5, 30), (36, 37)):
-        assert torch.equal(native.embed(network, weights, images[first:last]), whole[first:last])
+    embedded_apart(network, weights, images)
 
 
 @pytest.mark.usefixtures("halved")
@@ -184,7 +193,7 @@ def test_gradients_of_gradients_by_weights(sizes, count):
     images = away_from_kinks(network, weights, count)
     draws = generator("second")
     by = torch.randn(count, network.features, generator=draws)
-    names = [n for n in weights if n[:4] == "norm" or (n[:4] == "conv" and n.endswith("weight"))]
+    names = mattering(weights)
     along = {name: torch.randn(weights[name].shape, generator=draws) for name in names}
 
     def second(embed, dtype):
