@@ -167,18 +167,17 @@ def test_a_cancelled_job_is_retried_with_more(workspace, submit):
 
 
 def test_a_requeued_job_completes(submit):
-    """What preemption does to a job."""
+    """What preemption does to a job: it returns to the queue under its number, and waits there."""
     submitted = submit([VICTIM])
     job = str(submitted.running("victim"))
     output_of("scontrol", "requeue", job)
     wait_for(lambda: submitted.jobs()[int(job)][1] == "PENDING")
-    output_of("scontrol", "update", f"JobId={job}", "StartTime=now")
+    # not SLURM's two minutes; but a job that starts again in the second of its requeueing finds its
+    # credential revoked and fails, which no cluster's wait allows
+    output_of("scontrol", "update", f"JobId={job}", "StartTime=now+2")
     code, told = submitted.finish()
     assert code == 0, told
-    jobs = list(submitted.jobs().values())
-    assert (jobs[0], jobs[-1]) == (("data", "COMPLETED"), ("victim", "COMPLETED"))
-    if "restart" not in told:  # else Snakemake looked in between, and submitted a job of its own
-        assert len(jobs) == 2
+    assert list(submitted.jobs().values()) == [("data", "COMPLETED"), ("victim", "COMPLETED")]
 
 
 def interrupt(submitted):
