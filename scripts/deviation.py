@@ -4,10 +4,10 @@
     python scripts/deviation.py real results/cifar10_cpu
     python scripts/deviation.py draw
 
-``gaussians`` needs nothing; ``real`` needs a preset's data and poisons, and measures on embeddings by
-random networks. Both write a table of means below docs/reproduction/deviation, from which ``draw``
-makes the figure. ``alpha`` is Lemma 4.1's α = ε‖μ_D − μ_B‖² / σ², with σ² the larger of the two
-covariances' largest eigenvalues.
+``gaussians`` needs nothing; ``real`` needs a preset's data and poisons, and measures on embeddings
+by random networks. Both write a table of means below docs/reproduction/deviation, from which
+``draw`` makes the figure. ``alpha`` is Lemma 4.1's α = ε‖μ_D − μ_B‖² / σ², with σ² the larger of
+the two covariances' largest eigenvalues.
 """
 
 import argparse
@@ -194,7 +194,7 @@ def main() -> None:
         table = means(rows, ["features", "gap", "rate"])
     else:
         networks.compiling(True, "cpu", 32)
-        rows = real_rows(args.results, (16, 32, 64, 128), REPEATS)
+        rows = real_rows(args.results, (32, 64, 128), REPEATS)
         table = means(rows, ["condition", "target", "width", "features", "rate"])
     table.to_csv(paths[args.command], index=False, float_format="%.5g", lineterminator="\n")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from test_workflow import (
+    PATIENCE,
     ROOT,
     SMOKE,
     artifacts,
@@ -23,6 +24,10 @@ from test_workflow import (
     failed,
     hashes,
     settings_of,
+    sha256,
+    sha256_alone,
+    wait_for,
+    with_a_long_job,
     write_settings,
 )
 
@@ -31,7 +36,6 @@ CLUSTER = (ROOT / "docs/cluster.md").read_text()
 DATA = "results/smoke/data/train.arrow"
 VICTIM = "results/smoke/victims/epochs=1.safetensors"  # two jobs: data, then victim
 ENDED = {"COMPLETED", "CANCELLED", "FAILED"}
-PATIENCE = 120  # seconds
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -114,14 +118,6 @@ class Submitted:
         return wait_for(found)[0]
 
 
-def wait_for(found):
-    for _ in range(5 * PATIENCE):
-        if answer := found():
-            return answer
-        time.sleep(0.2)
-    raise TimeoutError(f"nothing in {PATIENCE} s")
-
-
 def made(folder):
     """Every artifact with what a second making would change."""
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in artifacts(folder)}
@@ -166,18 +162,24 @@ def test_a_cancelled_job_is_retried_with_more(workspace, submit):
         assert asked[2] == 2 * asked[1]
 
 
-def test_a_requeued_job_completes(submit):
+def test_a_requeued_job_goes_on_from_where_it_was(workspace, submit):
     """What preemption does to a job: it returns to the queue under its number, and waits there."""
-    submitted = submit([VICTIM])
+    path, checkpoint, log = with_a_long_job(workspace)
+    submitted = submit([path.relative_to(workspace)])
     job = str(submitted.running("victim"))
+    wait_for(checkpoint.exists)
     output_of("scontrol", "requeue", job)
     wait_for(lambda: submitted.jobs()[int(job)][1] == "PENDING")
+    assert "saved on SIGTERM" in log.read_text()
     # not SLURM's two minutes; but a job that starts again in the second of its requeueing finds its
     # credential revoked and fails, which no cluster's wait allows
     output_of("scontrol", "update", f"JobId={job}", "StartTime=now+2")
     code, told = submitted.finish()
     assert code == 0, told
     assert list(submitted.jobs().values()) == [("data", "COMPLETED"), ("victim", "COMPLETED")]
+    assert "the job goes on from here" in log.read_text()
+    assert not checkpoint.exists()
+    assert sha256(path) == sha256_alone(workspace)
 
 
 def interrupt(submitted):
