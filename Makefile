@@ -47,6 +47,7 @@ test-slurm: $(VENV)/installed
 # docs/reproduction's tables and figures again, from the scores that are committed there
 reproduction: $(VENV)/installed
 	$(BIN)/python scripts/reproduction.py build
+	$(BIN)/python scripts/deviation.py draw
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/bench.py
