@@ -147,21 +147,28 @@ def figure(gaussian: pd.DataFrame, real: pd.DataFrame, path: Path) -> None:
         "Gaussians": gaussian[gaussian["gap"] == SHOWN],
         "DM poison 128/255": real[real["condition"] == "dm_128"],
     }
-    for (name, frame), when in product(sets.items(), ("before", "after")):
-        style = {"marker": "o", "linestyle": "-" if when == "before" else "--"}
+    for (axes, key), (colour, (name, frame)) in product(
+        ((by_rate, "rate"), (by_size, "features")), zip(("C0", "C1"), sets.items(), strict=True)
+    ):
         middle = frame["features"].median()
-        for axes, key, shown, label in (
-            (by_rate, "rate", frame["features"] == middle, f"{name}, D {middle:.0f}, {when}"),
-            (by_size, "features", frame["rate"] == 10, f"{name}, {when}"),
-        ):
-            line = frame[shown].groupby(key)[f"deviation_{when}"].mean()
-            axes.plot(line.index, line, label=label, **style)
+        shown = frame[frame["features"] == middle if key == "rate" else frame["rate"] == 10]
+        lines = shown.groupby(key).mean(numeric_only=True)
+        label = f"{name}, D {middle:.0f}" if key == "rate" else name
+        for when, dash in (("before", "-"), ("after", "--")):
+            values = lines[f"deviation_{when}"]
+            axes.plot(values.index, values, f"o{dash}", color=colour, label=f"{label}, {when}")
+        if "bound" in lines:
+            axes.plot(lines.index, lines["bound"], ":", color=colour, label="Lemma 4.1, Gaussians")
+            rate, size = (lines.index / 100, middle) if key == "rate" else (0.1, lines.index)
+            axes.plot(lines.index, rate * size**0.5, ":", color="#999999", label="Eq. 6: ε√D")
+        axes.set_xscale("log")
+        axes.set_xticks(gaussian[key].unique(), gaussian[key].unique())
+        axes.minorticks_off()
+        axes.set_yscale("symlog", linthresh=0.01)
+        axes.set_ylim(bottom=0)
+        axes.legend(frameon=False, fontsize=7)
     by_rate.set(xlabel="ε, % of the batch", ylabel="poisoned deviation")
     by_size.set(xlabel="D, features; ε = 10 %")
-    for axes in (by_rate, by_size):
-        axes.set_xscale("log")
-        axes.set_yscale("symlog", linthresh=0.01)
-        axes.legend(frameon=False, fontsize=7)
     at = gaussian[gaussian["rate"] == 10]
     for features, line in at.groupby("features"):
         by_alpha.plot(line["gap"] / 10, line["recall"], label=f"Gaussians, D {features}")
