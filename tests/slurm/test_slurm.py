@@ -47,6 +47,8 @@ def slurm():
     assert start.returncode == 0, start.stderr
     # what is terminated cleans up as what is interrupted does
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # in a shell's background interrupts are ignored, and by all that is started from there
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     subprocess.run([HERE / "stop.sh"], check=True)
     assert not Path("/etc/slurm/slurm.conf").exists()
