@@ -12,7 +12,6 @@ the two covariances' largest eigenvalues.
 
 import argparse
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -147,20 +146,20 @@ def figure(gaussian: pd.DataFrame, real: pd.DataFrame, path: Path) -> None:
         "Gaussians": gaussian[gaussian["gap"] == SHOWN],
         "DM poison 128/255": real[real["condition"] == "dm_128"],
     }
-    for (axes, key), (colour, (name, frame)) in product(
-        ((by_rate, "rate"), (by_size, "features")), zip(("C0", "C1"), sets.items(), strict=True)
-    ):
-        middle = frame["features"].median()
-        shown = frame[frame["features"] == middle if key == "rate" else frame["rate"] == 10]
-        lines = shown.groupby(key).mean(numeric_only=True)
-        label = f"{name}, D {middle:.0f}" if key == "rate" else name
-        for when, dash in (("before", "-"), ("after", "--")):
-            values = lines[f"deviation_{when}"]
-            axes.plot(values.index, values, f"o{dash}", color=colour, label=f"{label}, {when}")
-        if "bound" in lines:
-            axes.plot(lines.index, lines["bound"], ":", color=colour, label="Lemma 4.1, Gaussians")
-            rate, size = (lines.index / 100, middle) if key == "rate" else (0.1, lines.index)
-            axes.plot(lines.index, rate * size**0.5, ":", color="#999999", label="Eq. 6: ε√D")
+    for axes, key in ((by_rate, "rate"), (by_size, "features")):
+        for colour, (name, frame) in zip(("C0", "C1"), sets.items(), strict=True):
+            middle = frame["features"].median()
+            shown = frame[frame["features"] == middle if key == "rate" else frame["rate"] == 10]
+            lines = shown.groupby(key).mean(numeric_only=True)
+            label = f"{name}, D {middle:.0f}" if key == "rate" else name
+            for when, dash in (("before", "-"), ("after", "--")):
+                values = lines[f"deviation_{when}"]
+                axes.plot(values.index, values, f"o{dash}", color=colour, label=f"{label}, {when}")
+            if name == "Gaussians":
+                bound = lines["bound"]
+                axes.plot(bound.index, bound, ":", color=colour, label="Lemma 4.1, Gaussians")
+                rate, size = (lines.index / 100, middle) if key == "rate" else (0.1, lines.index)
+                axes.plot(lines.index, rate * size**0.5, ":", color="#999999", label="Eq. 6: ε√D")
         axes.set_xscale("log")
         axes.set_xticks(gaussian[key].unique(), gaussian[key].unique())
         axes.minorticks_off()
