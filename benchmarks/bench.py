@@ -22,15 +22,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rdmdc import attacks, networks
-from rdmdc.attacks import Crafting, Scene
-from rdmdc.augment import Draw, augment, draw
-from rdmdc.checkpoints import NoCheckpoints
-from rdmdc.condense import Condensation, condense
-from rdmdc.networks import ConvNet
+from rdmdc.attacks import crafting as attacks
+from rdmdc.models import running as networks
+from rdmdc.attacks.crafting import Crafting, Scene
+from rdmdc.models.augment import Draw, augment, draw
+from rdmdc.storage.checkpoints import NoCheckpoints
+from rdmdc.condensers.dm import Condensation, condense
+from rdmdc.models.running import ConvNet
 from rdmdc.randomness import generator
 from rdmdc.records import LabelledImages, Normalisation, Target
-from rdmdc.training import Schedule, fit
+from rdmdc.models.training import Schedule, fit
 
 CLASSES, SIDE, EACH = 10, 32, 1000
 STRATEGY = ("color", "crop", "cutout", "flip", "scale", "rotate")

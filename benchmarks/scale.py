@@ -20,11 +20,12 @@ import pandas as pd
 import torch
 import yaml
 
-from rdmdc import artifacts, networks
-from rdmdc.artifacts import Provenance
-from rdmdc.checkpoints import NoCheckpoints
-from rdmdc.condense import Condensation, condense
-from rdmdc.networks import ConvNet
+from rdmdc.models import running as networks
+from rdmdc.storage import artifacts
+from rdmdc.storage.artifacts import Provenance
+from rdmdc.storage.checkpoints import NoCheckpoints
+from rdmdc.condensers.dm import Condensation, condense
+from rdmdc.models.running import ConvNet
 from rdmdc.records import LabelledImages, Normalisation
 
 ROOT = Path(__file__).parent.parent

@@ -20,11 +20,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from rdmdc import artifacts, networks
-from rdmdc.augment import augment, draw
-from rdmdc.deviation import trace_rows
-from rdmdc.estimators import spectral_mean
-from rdmdc.networks import ConvNet
+from rdmdc.models import running as networks
+from rdmdc.storage import artifacts
+from rdmdc.models.augment import augment, draw
+from rdmdc.condensers.deviation import trace_rows
+from rdmdc.estimators.means import spectral_mean
+from rdmdc.models.running import ConvNet
 from rdmdc.randomness import generator
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reproduction" / "deviation"

@@ -18,8 +18,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from rdmdc import artifacts, conditions, figures, report
-from rdmdc.provenance import SUFFIX, verified
+from rdmdc.reporting import figures, tables as report
+from rdmdc.storage import artifacts
+from rdmdc.workflow import presets as conditions
+from rdmdc.storage.provenance import SUFFIX, verified
 
 EVIDENCE = Path(__file__).parents[1] / "docs" / "reproduction"
 KEPT = ("scores", "trace")

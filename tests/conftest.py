@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from rdmdc import networks
-from rdmdc.checkpoints import NoCheckpoints
-from rdmdc.networks import ConvNet
+from rdmdc.models import running as networks
+from rdmdc.storage.checkpoints import NoCheckpoints
+from rdmdc.models.running import ConvNet
 from rdmdc.records import LabelledImages, Normalisation, Target
 
 CLASSES = ("ant", "bee", "cat")

@@ -136,7 +136,7 @@ def readers():
 def artifact(kind, folder):
     from test_artifacts import KINDS, OPTIONS, bits
 
-    from rdmdc.artifacts import Provenance
+    from rdmdc.storage.artifacts import Provenance
 
     save, load, record = KINDS[kind]
     save(folder / kind, record, Provenance("a stage", OPTIONS, "c0de", {}, 0.0))
@@ -145,7 +145,7 @@ def artifact(kind, folder):
 
 def sidecar(folder):
     """The sidecar of a target; nothing of it may change unnoticed."""
-    from rdmdc import provenance
+    from rdmdc.storage import provenance
 
     made = artifact("target", folder)
     path = provenance.sidecar_of(made.path)
@@ -156,7 +156,7 @@ def dataset(folder, **options):
     """Both splits that the options describe."""
     from test_datasets import COMMON
 
-    from rdmdc import datasets
+    from rdmdc.datasets import decoding as datasets
 
     def value():
         splits = datasets.load({**COMMON, **options})
@@ -301,7 +301,7 @@ def judged(specimen, reader, seed, index):
 
 def told_by_sha256(specimen, reader):
     """Whether a job that takes the file as an input, or verify, would notice."""
-    from rdmdc import provenance
+    from rdmdc.storage import provenance
     from rdmdc.errors import ArtifactError
 
     if not provenance.sidecar_of(specimen.path).exists():  # of a data set: its user's files

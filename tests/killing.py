@@ -19,7 +19,9 @@ from types import SimpleNamespace
 import torch._dynamo  # noqa: F401 (an optimiser imports it: once, before the forks)
 from test_command_line import CONFIG, POISONED, argv, edited, jobs
 
-from rdmdc import checkpoints, conditions, stages  # noqa: F401 (once, before the forks)
+from rdmdc import stages  # noqa: F401 once, before the forks
+from rdmdc.storage import checkpoints
+from rdmdc.workflow import presets as conditions
 from rdmdc.__main__ import main
 
 ALWAYS, NEVER = "1e-9", "1e9"  # minutes

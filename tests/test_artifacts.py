@@ -18,9 +18,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from rdmdc import artifacts
-from rdmdc import provenance as provenance_module
-from rdmdc.artifacts import ArtifactError, Provenance
+from rdmdc.storage import artifacts
+from rdmdc.storage import provenance as provenance_module
+from rdmdc.storage.artifacts import ArtifactError, Provenance
 from rdmdc.records import LabelledImages, Normalisation, PoisonSet, SyntheticSet, Target
 
 NORMALISATION = Normalisation((0.1, 1 / 3, 0.7), (0.2, 1e-3, 1 / 7))

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rdmdc import attacks
-from rdmdc.attacks import Crafting, Scene
-from rdmdc.augment import Draw, augment, draw
-from rdmdc.networks import ConvNet
+from rdmdc.attacks import crafting as attacks
+from rdmdc.attacks.crafting import Crafting, Scene
+from rdmdc.models.augment import Draw, augment, draw
+from rdmdc.models.running import ConvNet
 from rdmdc.randomness import generator
 from rdmdc.records import RecordError
 

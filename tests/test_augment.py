@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import chisquare, kstest
 
-from rdmdc.augment import OPERATIONS, Draw, augment, draw
+from rdmdc.models.augment import OPERATIONS, Draw, augment, draw
 
 LAST = 1 - 2**-24  # the largest number that torch.rand gives
 STRATEGY = ("color", "crop", "cutout", "flip", "scale", "rotate")

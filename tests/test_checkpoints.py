@@ -18,16 +18,18 @@ from test_command_line import CONFIG, argv, edited, send
 from test_condense import OPTIONS, PANEL, STRATEGY
 from test_evaluate import SHORT
 
-from rdmdc import attacks, checkpoints, conditions
+from rdmdc.attacks import crafting as attacks
+from rdmdc.storage import checkpoints
+from rdmdc.workflow import presets as conditions
 from rdmdc.__main__ import main
-from rdmdc.attacks import Scene
-from rdmdc.checkpoints import JobCheckpoints, State, packed, read
-from rdmdc.condense import condense
-from rdmdc.evaluate import evaluate
-from rdmdc.networks import ConvNet
+from rdmdc.attacks.crafting import Scene
+from rdmdc.storage.checkpoints import JobCheckpoints, State, packed, read
+from rdmdc.condensers.dm import condense
+from rdmdc.metrics.evaluate import evaluate
+from rdmdc.models.running import ConvNet
 from rdmdc.randomness import generator
 from rdmdc.records import SyntheticSet
-from rdmdc.training import fit
+from rdmdc.models.training import fit
 
 KILLS = int(os.environ.get("KILLS", "20"))
 IDENTITY = {

@@ -25,10 +25,14 @@ import safetensors.torch
 import torch
 import yaml
 
-from rdmdc import artifacts, conditions, native, networks, progress, stages
+from rdmdc import progress
+from rdmdc.models import running as networks
+from rdmdc.models.native import convnet as native
+from rdmdc.storage import artifacts
+from rdmdc.workflow import presets as conditions, stages
 from rdmdc.__main__ import COMMANDS, LONG, main
-from rdmdc.checkpoints import JobCheckpoints
-from rdmdc.conditions import as_argument
+from rdmdc.storage.checkpoints import JobCheckpoints
+from rdmdc.workflow.presets import as_argument
 from rdmdc.progress import Progress
 
 SMOKE = yaml.safe_load((Path(__file__).parents[1] / "config" / "smoke.yaml").read_text())

@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 import torch
 
-from rdmdc import condense as module
-from rdmdc import native, networks
-from rdmdc.augment import Draw, augment, draw
-from rdmdc.condense import Condensation, condense
-from rdmdc.estimators import ESTIMATORS
-from rdmdc.networks import ConvNet
+from rdmdc.condensers import dm as module
+from rdmdc.models import running as networks
+from rdmdc.models.native import convnet as native
+from rdmdc.models.augment import Draw, augment, draw
+from rdmdc.condensers.dm import Condensation, condense
+from rdmdc.estimators.means import ESTIMATORS
+from rdmdc.models.running import ConvNet
 from rdmdc.randomness import generator
 from rdmdc.records import LabelledImages, Normalisation, PoisonSet, RecordError
 

@@ -15,14 +15,14 @@ from jsonschema import Draft202012Validator
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
-from rdmdc import conditions
-from rdmdc.attacks import ATTACKS, OPTIMISERS, Crafting
-from rdmdc.augment import OPERATIONS
-from rdmdc.condense import INITIALISATIONS, Condensation
-from rdmdc.conditions import ConfigError
-from rdmdc.estimators import ESTIMATORS
-from rdmdc.sources import LAYOUTS, SOURCES
-from rdmdc.training import Schedule
+from rdmdc.workflow import presets as conditions
+from rdmdc.attacks.crafting import ATTACKS, OPTIMISERS, Crafting
+from rdmdc.models.augment import OPERATIONS
+from rdmdc.condensers.dm import INITIALISATIONS, Condensation
+from rdmdc.workflow.presets import ConfigError
+from rdmdc.estimators.means import ESTIMATORS
+from rdmdc.sources.files import LAYOUTS, SOURCES
+from rdmdc.models.training import Schedule
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"

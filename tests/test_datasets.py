@@ -16,9 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
-from rdmdc import datasets, sources
-from rdmdc.datasets import load
-from rdmdc.sources import DatasetError
+from rdmdc.datasets import decoding as datasets
+from rdmdc.sources import files as sources
+from rdmdc.datasets.decoding import load
+from rdmdc.sources.files import DatasetError
 
 DATA = Path(os.environ.get("RDMDC_TEST_DATA", "../shared/data"))
 COMMON = {

@@ -6,8 +6,8 @@ from math import isnan, nan, sqrt
 import pytest
 import torch
 
-from rdmdc.deviation import trace_rows
-from rdmdc.estimators import ESTIMATORS, Estimate
+from rdmdc.condensers.deviation import trace_rows
+from rdmdc.estimators.means import ESTIMATORS, Estimate
 from rdmdc.rates import RateError
 
 # two clean embeddings, mean (2, 0), and two poisons; the plain mean of all is (2.5, 2)

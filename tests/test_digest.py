@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from rdmdc import digest
+from rdmdc.workflow import digest
 
 PACKAGE = digest.PACKAGE
 SOURCES = {
@@ -305,7 +305,7 @@ def test_nothing_is_written_in_a_form_that_a_digest_overlooks(module):
 
 def test_digest_imports_nothing():
     code = (
-        "import sys; from rdmdc.digest import digest; digest('condense.condense');"
-        "sys.exit('torch' in sys.modules or 'rdmdc.condense' in sys.modules)"
+        "import sys; from rdmdc.workflow.digest import digest; digest('condense.condense');"
+        "sys.exit('torch' in sys.modules or 'rdmdc.condensers.dm' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rdmdc.estimators import ESTIMATORS, top_direction
+from rdmdc.estimators.means import ESTIMATORS, top_direction
 from rdmdc.randomness import generator
 from rdmdc.rates import RateError
 

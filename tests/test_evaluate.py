@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rdmdc import evaluate as module
-from rdmdc import training
-from rdmdc.evaluate import evaluate
+from rdmdc.metrics import evaluate as module
+from rdmdc.models import training
+from rdmdc.metrics.evaluate import evaluate
 from rdmdc.randomness import generator
 from rdmdc.records import Normalisation, RecordError, SyntheticSet, Target
-from rdmdc.training import Schedule, fit
+from rdmdc.models.training import Schedule, fit
 
 SCHEDULE = Schedule(
     epochs=60,

@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from rdmdc import figures
+from rdmdc.reporting import figures
 from rdmdc.records import (
     LabelledImages,
     Normalisation,

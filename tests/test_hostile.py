@@ -21,11 +21,13 @@ from PIL import Image
 from test_artifacts import KINDS, NAMES, NORMALISATION, OPTIONS, inputs
 from test_datasets import encoded, files, image, table, tree  # noqa: F401
 
-from rdmdc import artifacts, claims, datasets, sources, thrift
-from rdmdc.artifacts import ArtifactError, Provenance
-from rdmdc.claims import ClaimError
+from rdmdc.datasets import decoding as datasets
+from rdmdc.sources import files as sources
+from rdmdc.storage import artifacts, claims, thrift
+from rdmdc.storage.artifacts import ArtifactError, Provenance
+from rdmdc.storage.claims import ClaimError
 from rdmdc.records import Normalisation, RecordError, SyntheticSet, Target
-from rdmdc.sources import DatasetError
+from rdmdc.sources.files import DatasetError
 
 BEGUN = Provenance("a stage", OPTIONS, "c0de", {}, 0.0)
 
@@ -512,7 +514,7 @@ def test_it_all_fits_into_little_memory(tmp_path):
     code = f"""
 import resource
 from pathlib import Path
-from rdmdc import artifacts
+from rdmdc.storage import artifacts
 used = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_DATA, (used + (300 << 20),) * 2)
 for load in (lambda: artifacts.load_rows(Path({str(tmp_path / "rows")!r}), "trace"),

@@ -6,8 +6,9 @@ import sys
 import pytest
 import torch
 
-from rdmdc import native, networks
-from rdmdc.networks import ConvNet
+from rdmdc.models import running as networks
+from rdmdc.models.native import convnet as native
+from rdmdc.models.running import ConvNet
 from rdmdc.randomness import generator
 
 pytestmark = pytest.mark.usefixtures("compiled")

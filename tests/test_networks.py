@@ -6,8 +6,8 @@ import torch
 from scipy.signal import correlate
 from scipy.stats import ks_2samp
 
-from rdmdc import networks
-from rdmdc.networks import ConvNet, NetworkError
+from rdmdc.models import running as networks
+from rdmdc.models.running import ConvNet, NetworkError
 
 # channels, side, classes, width, depth; the padding of the first block
 CASES = [

@@ -19,10 +19,12 @@ import torch
 from test_command_line import CONFIG, jobs, listing, world  # noqa: F401
 from test_datasets import COMMON
 
-from rdmdc import artifacts, datasets, provenance, stages
+from rdmdc.datasets import decoding as datasets
+from rdmdc.storage import artifacts, provenance
+from rdmdc.workflow import stages
 from rdmdc.__main__ import main
-from rdmdc.artifacts import ArtifactError, Provenance
-from rdmdc.sources import DatasetError
+from rdmdc.storage.artifacts import ArtifactError, Provenance
+from rdmdc.sources.files import DatasetError
 
 BEGUN = Provenance("a stage", {"seed": 0}, "c0de", {}, 0.0)
 
@@ -67,8 +69,8 @@ def test_no_room_for_the_sidecar(tmp_path):
 WRITER = """
 import sys, time
 from pathlib import Path
-from rdmdc import artifacts
-from rdmdc.artifacts import Provenance
+from rdmdc.storage import artifacts
+from rdmdc.storage.artifacts import Provenance
 def fill(file):
     file.write(b"half")
     file.flush()

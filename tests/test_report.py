@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta
 
-from rdmdc import report
+from rdmdc.reporting import tables as report
 
 
 def frame(fooled: dict[tuple[str, str], Sequence]) -> pd.DataFrame:

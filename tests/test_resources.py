@@ -9,12 +9,13 @@ import yaml
 from test_workflow import PRESETS, ROOT, SMOKE, copy_sources, done, settings_of, touch_data
 from torch.utils.flop_counter import FlopCounterMode
 
-from rdmdc import attacks, resources
-from rdmdc.attacks import Crafting, Scene
-from rdmdc.condense import Condensation, condense
-from rdmdc.evaluate import evaluate
-from rdmdc.networks import ConvNet
-from rdmdc.training import Schedule, pretrain
+from rdmdc.attacks import crafting as attacks
+from rdmdc.workflow import resources
+from rdmdc.attacks.crafting import Crafting, Scene
+from rdmdc.condensers.dm import Condensation, condense
+from rdmdc.metrics.evaluate import evaluate
+from rdmdc.models.running import ConvNet
+from rdmdc.models.training import Schedule, pretrain
 
 PROFILE = "workflow/profiles/slurm"
 CLUSTER = {"train": 39, "test": 25, "classes": 3, "side": 8, "memory_mb": 1000, "gflops": 1}

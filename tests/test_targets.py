@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from rdmdc import targets
+from rdmdc.datasets import targets
 from rdmdc.records import LabelledImages, Normalisation, RecordError
 
 SEEDS = range(1500)

@@ -4,11 +4,11 @@ import pytest
 import textbook
 import torch
 
-from rdmdc import networks
-from rdmdc.augment import Draw, augment, draw
-from rdmdc.condense import Condensation, condense
-from rdmdc.estimators import spectral_mean, truncated_mean
-from rdmdc.networks import ConvNet
+from rdmdc.models import running as networks
+from rdmdc.models.augment import Draw, augment, draw
+from rdmdc.condensers.dm import Condensation, condense
+from rdmdc.estimators.means import spectral_mean, truncated_mean
+from rdmdc.models.running import ConvNet
 from rdmdc.randomness import generator
 from rdmdc.records import LabelledImages, Normalisation
 

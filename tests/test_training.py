@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rdmdc.augment import augment, draw
+from rdmdc.models.augment import augment, draw
 from rdmdc.randomness import generator
-from rdmdc.training import Schedule, fit, pretrain
+from rdmdc.models.training import Schedule, fit, pretrain
 
 SCHEDULE = Schedule(
     epochs=4,

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from rdmdc import artifacts, provenance
+from rdmdc.storage import artifacts, provenance
 from rdmdc.__main__ import main
-from rdmdc.provenance import Provenance
+from rdmdc.storage.provenance import Provenance
 
 DATA, TABLE, FIGURE = "results/data/train.arrow", "results/table2.csv", "results/figures/a.svg"
 

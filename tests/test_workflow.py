@@ -30,9 +30,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from rdmdc import conditions
-from rdmdc.conditions import as_argument
-from rdmdc.report import COLUMNS
+from rdmdc.workflow import presets as conditions
+from rdmdc.workflow.presets import as_argument
+from rdmdc.reporting.tables import COLUMNS
 
 pytestmark = pytest.mark.slow
 

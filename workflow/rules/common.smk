@@ -7,9 +7,9 @@ from snakemake.utils import validate
 
 sys.path.insert(0, workflow.basedir)
 
-from rdmdc import conditions, resources
-from rdmdc.conditions import as_argument
-from rdmdc.digest import digest
+from rdmdc.workflow import presets as conditions, resources
+from rdmdc.workflow.presets import as_argument
+from rdmdc.workflow.digest import digest
 from rdmdc.errors import InputError
 
 PYTHON = sys.executable

@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rdmdc import artifacts, figures, lineage, report
-from rdmdc.artifacts import Provenance
+from rdmdc.reporting import figures, lineage, tables as report
+from rdmdc.storage import artifacts
+from rdmdc.storage.artifacts import Provenance
 
 DPI = 200  # of PNG figures
 

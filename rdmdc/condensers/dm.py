@@ -14,12 +14,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from rdmdc import networks
-from rdmdc.augment import Draw, augment, draw
-from rdmdc.checkpoints import Checkpoints, State
-from rdmdc.deviation import trace_rows
-from rdmdc.estimators import ESTIMATORS, Estimate
-from rdmdc.networks import ConvNet, Weights
+from rdmdc.models import running as networks
+from rdmdc.models.augment import Draw, augment, draw
+from rdmdc.storage.checkpoints import Checkpoints, State
+from rdmdc.condensers.deviation import trace_rows
+from rdmdc.estimators.means import ESTIMATORS, Estimate
+from rdmdc.models.running import ConvNet, Weights
 from rdmdc.progress import OnStep
 from rdmdc.randomness import generator
 from rdmdc.records import LabelledImages, PoisonSet, RecordError, SyntheticSet

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rdmdc import claims
+from rdmdc.storage import claims
 from rdmdc.errors import InputError
 
 BATCH = 64  # rows of a Parquet file in memory at a time
@@ -62,7 +62,7 @@ def listed(names: Sequence[str]) -> str:
 
 def embedded(options: Mapping[str, Any]) -> tuple[Split, Split]:
     """The data set ``name`` that comes with the package."""
-    folder = Path(str(resources.files("rdmdc") / "data"))
+    folder = Path(str(resources.files("rdmdc.datasets") / "emoji"))
     files = {part: folder / f"{options['name']}-{part}.parquet" for part in ("train", "test")}
     if not all(file.is_file() for file in files.values()):
         there = [f.name.removesuffix("-train.parquet") for f in folder.glob("*-train.parquet")]

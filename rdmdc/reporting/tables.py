@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from rdmdc.errors import InputError
-from rdmdc.pages import Cell, page
+from rdmdc.reporting.pages import Cell, page
 
 KEY = ["condition", "target", "run", "instance", "network"]
 LABELS = ["true_label", "adversarial_label"]

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from rdmdc import native
+from rdmdc.models.native import convnet as native
 from rdmdc.errors import InputError
 
 # images at once: on a CPU so few that their activations stay in its cache

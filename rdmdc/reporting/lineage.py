@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rdmdc import provenance
+from rdmdc.storage import provenance
 from rdmdc.errors import ArtifactError
-from rdmdc.pages import Cell, page
-from rdmdc.provenance import sidecar_of
+from rdmdc.reporting.pages import Cell, page
+from rdmdc.storage.provenance import sidecar_of
 
 
 @dataclass(frozen=True)

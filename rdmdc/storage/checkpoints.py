@@ -23,7 +23,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from rdmdc.provenance import PARTIAL
+from rdmdc.storage.provenance import PARTIAL
 
 KEY = "rdmdc"
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)

@@ -11,7 +11,7 @@ from math import ceil
 from typing import Any
 
 from rdmdc import rates
-from rdmdc.conditions import Config, resolved
+from rdmdc.workflow.presets import Config, resolved
 
 START_MINUTES = 10  # Python, torch, compilation and slow file systems before and after the work
 SNAKEMAKE_MB = 200  # the Snakemake processes that watch a job from within its allocation

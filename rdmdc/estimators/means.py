@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from rdmdc import rates
-from rdmdc.native import sort_samples
+from rdmdc.models.native.convnet import sort_samples
 
 
 @dataclass(frozen=True)

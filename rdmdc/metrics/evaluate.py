@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import pandas as pd
 from torch import Tensor
 
-from rdmdc import networks
-from rdmdc.checkpoints import Checkpoints, Part
-from rdmdc.networks import ConvNet, Weights
+from rdmdc.models import running as networks
+from rdmdc.storage.checkpoints import Checkpoints, Part
+from rdmdc.models.running import ConvNet, Weights
 from rdmdc.progress import OnStep
 from rdmdc.records import LabelledImages, SyntheticSet, Target
-from rdmdc.training import Schedule, fit
+from rdmdc.models.training import Schedule, fit
 
 BLOCK = 1024  # test images normalised at once
 

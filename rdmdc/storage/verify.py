@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from rdmdc import provenance
+from rdmdc.storage import provenance
 from rdmdc.errors import ArtifactError, line
-from rdmdc.provenance import PARTIAL, SUFFIX, Sidecar, sidecar_of
+from rdmdc.storage.provenance import PARTIAL, SUFFIX, Sidecar, sidecar_of
 
 REMAKE = "delete it and run snakemake again"
 Digest = Callable[[Path], str | None]

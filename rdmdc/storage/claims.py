@@ -14,7 +14,7 @@ from typing import IO
 
 import pyarrow as pa
 
-from rdmdc.thrift import INT, LIST, LONG, STRUCT, Fields, structure
+from rdmdc.storage.thrift import INT, LIST, LONG, STRUCT, Fields, structure
 
 FREE = 64 << 20  # bytes that any file may decode to
 RATIO = 100  # and so many more for each byte that it has

@@ -12,18 +12,21 @@ from typing import Any
 import pandas as pd
 import torch
 
-from rdmdc import artifacts, attacks, datasets, networks, targets
-from rdmdc.artifacts import Provenance
-from rdmdc.attacks import Crafting, Scene
-from rdmdc.checkpoints import JobCheckpoints, Part
-from rdmdc.condense import Condensation, condense
-from rdmdc.conditions import condition_of
+from rdmdc.attacks import crafting as attacks
+from rdmdc.datasets import decoding as datasets, targets
+from rdmdc.models import running as networks
+from rdmdc.storage import artifacts
+from rdmdc.storage.artifacts import Provenance
+from rdmdc.attacks.crafting import Crafting, Scene
+from rdmdc.storage.checkpoints import JobCheckpoints, Part
+from rdmdc.condensers.dm import Condensation, condense
+from rdmdc.workflow.presets import condition_of
 from rdmdc.errors import InputError
-from rdmdc.evaluate import evaluate
-from rdmdc.networks import ConvNet, NetworkError
+from rdmdc.metrics.evaluate import evaluate
+from rdmdc.models.running import ConvNet, NetworkError
 from rdmdc.progress import Progress
 from rdmdc.records import LabelledImages
-from rdmdc.training import Schedule, pretrain
+from rdmdc.models.training import Schedule, pretrain
 
 
 def data(args: argparse.Namespace) -> None:

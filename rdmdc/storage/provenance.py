@@ -169,7 +169,7 @@ def text(artifact: Path, size: int, digest: str, provenance: Provenance) -> byte
 
 def _commit() -> str | None:
     """The commit of the source tree, None outside a git checkout."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
     with suppress(OSError, subprocess.SubprocessError):
         run = subprocess.run(
             ["git", "-C", str(folder), "rev-parse", "HEAD"],

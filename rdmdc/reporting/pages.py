@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 
-PARTS = files("rdmdc") / "page"
+PARTS = files("rdmdc.reporting") / "page"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ class ConfigError(InputError):
     """A preset that contradicts itself; the message names the key, the fault and the remedy."""
 
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "datasets" / "emoji"
 COMMON = ("dataset", "network", "seed", "device", "threads", "compile")
 
 

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rdmdc import networks, rates
-from rdmdc.augment import augment, draw
-from rdmdc.checkpoints import Checkpoints, State
-from rdmdc.networks import ConvNet, Weights
+from rdmdc import rates
+from rdmdc.models import running as networks
+from rdmdc.models.augment import augment, draw
+from rdmdc.storage.checkpoints import Checkpoints, State
+from rdmdc.models.running import ConvNet, Weights
 from rdmdc.progress import OnStep
 from rdmdc.randomness import generator
 from rdmdc.records import LabelledImages

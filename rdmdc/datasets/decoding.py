@@ -15,7 +15,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from rdmdc.records import LabelledImages, Normalisation
-from rdmdc.sources import SOURCES, DatasetError, Split, listed, unique
+from rdmdc.sources.files import SOURCES, DatasetError, Split, listed, unique
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM", "TIFF")  # EPS would run Ghostscript
 MODES = {"rgb": "RGB", "grey": "L"}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rdmdc import rates
-from rdmdc.estimators import Estimate
+from rdmdc.estimators.means import Estimate
 
 Estimator = Callable[[Sequence[int], Tensor], Estimate]
 """An estimator bound to its options and generators: classes (B), embeddings (B, N, D)."""

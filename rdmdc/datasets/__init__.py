@@ -1,0 +1,1 @@
+"""Data sets as class-sorted arrays, targets, and the embedded data."""

@@ -1,0 +1,1 @@
+"""What is measured: accuracy, attack success and their statistics."""

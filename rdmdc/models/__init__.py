@@ -1,0 +1,1 @@
+"""What networks share: their interface, how they run, augmentation and training."""

@@ -1,0 +1,1 @@
+"""Compiled kernels for the ConvNet on a CPU: an optional backend."""

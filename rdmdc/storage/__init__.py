@@ -1,0 +1,1 @@
+"""Artifacts on disk: saving, loading, provenance, checkpoints and verification."""

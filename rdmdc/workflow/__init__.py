@@ -1,0 +1,1 @@
+"""What the Snakefile imports: presets, methods, digests, resources and stages."""
