@@ -1,4 +1,4 @@
-# The paper as a graph: data → targets → victims → poison → condense → evaluate → tables, figures.
+# The paper as a graph: data → target → (victim) → poison → screen → condense → evaluate → tables.
 # A preset is a complete file: config.yaml unless --configfile names another.
 
 from snakemake.utils import min_version
@@ -21,3 +21,4 @@ rule all:
         all_tables(),
         all_tables("md"),
         all_figures(),
+        all_sets() if not config["tables"] else [],

@@ -4,6 +4,8 @@ A generator made anew for (seed, "condense", run, iteration, class) gives the sa
 resumed job, for a lone estimator and in a panel, on every device: numbers are drawn on the CPU.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 

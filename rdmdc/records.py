@@ -4,11 +4,12 @@ Shapes use N images, C channels, H × W pixels, P poisons and M synthetic images
 ``pixels`` are uint8, ``images`` are floats in [0, 1], ``inputs`` are normalised.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from math import isfinite
 
 import torch
-from torch import Tensor
 
 from rdmdc.errors import InputError
 
@@ -22,7 +23,7 @@ def _require(condition: bool, fault: str) -> None:
         raise RecordError(fault)
 
 
-def _counts(labels: Tensor, classes: int) -> Tensor:
+def _counts(labels: torch.Tensor, classes: int) -> torch.Tensor:
     if len(labels):
         low, high = int(labels.min()), int(labels.max())
         _require(low >= 0 and high < classes, f"labels {low}..{high} outside 0..{classes - 1}")
@@ -47,7 +48,7 @@ class Normalisation:
             f"a mean or std is not finite: {self.mean}, {self.std}",
         )
 
-    def normalise(self, pixels: Tensor) -> Tensor:
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """Normalised inputs (..., C, H, W) float32 of pixel values (..., C, H, W) in 0..255.
 
         The only place that normalises; it is differentiable for float pixel values.
@@ -56,7 +57,7 @@ class Normalisation:
         shift = pixels.new_tensor(self.mean, dtype=torch.float32)[:, None, None]
         return pixels.float() / scale - shift / scale * 255
 
-    def images(self, inputs: Tensor) -> Tensor:
+    def images(self, inputs: torch.Tensor) -> torch.Tensor:
         """Images (..., C, H, W) in [0, 1] of normalised inputs, clipped, for people to look at."""
         std = inputs.new_tensor(self.std)[:, None, None]
         mean = inputs.new_tensor(self.mean)[:, None, None]
@@ -71,8 +72,8 @@ class LabelledImages:
     both splits share (it is the training split's).
     """
 
-    pixels: Tensor
-    labels: Tensor
+    pixels: torch.Tensor
+    labels: torch.Tensor
     class_names: tuple[str, ...]
     normalisation: Normalisation
 
@@ -102,11 +103,11 @@ class LabelledImages:
         _require(not empty, f"no images of class {', '.join(empty)}")
         _require(bool((self.labels.diff() >= 0).all()), "images are not sorted by class")
 
-    def counts(self) -> Tensor:
+    def counts(self) -> torch.Tensor:
         """Images per class (C,); raises RecordError on a label outside the classes."""
         return _counts(self.labels, len(self.class_names))
 
-    def class_start(self) -> Tensor:
+    def class_start(self) -> torch.Tensor:
         """Index of each class's first image (C,): class c is start[c] … start[c] + counts[c]."""
         counts = self.counts()
         return counts.cumsum(0) - counts
@@ -121,7 +122,7 @@ class Target:
 
     seed: int
     index: int
-    pixels: Tensor
+    pixels: torch.Tensor
     true_label: int
     adversarial_label: int
 
@@ -160,9 +161,9 @@ class PoisonSet:
     indices (P,) int64 into the training split, labels (P,) int64, pixels (P, C, H, W) uint8.
     """
 
-    indices: Tensor
-    labels: Tensor
-    pixels: Tensor
+    indices: torch.Tensor
+    labels: torch.Tensor
+    pixels: torch.Tensor
 
     def __post_init__(self) -> None:
         count = len(self.indices)
@@ -205,11 +206,44 @@ class PoisonSet:
 
 
 @dataclass(frozen=True)
+class Screening:
+    """What a screen says of a training split: scores (N,) float64 and kept (N,) bool.
+
+    A higher score is more suspicious; scores are compared within a class.
+    """
+
+    scores: torch.Tensor
+    kept: torch.Tensor
+
+    def __post_init__(self) -> None:
+        _require(
+            self.scores.dtype == torch.float64 and self.scores.ndim == 1,
+            f"scores are {self.scores.dtype} of shape {tuple(self.scores.shape)}, not float64 (N,)",
+        )
+        _require(
+            self.kept.dtype == torch.bool and self.kept.shape == self.scores.shape,
+            f"kept is {self.kept.dtype} of shape {tuple(self.kept.shape)}, not bool like the scores",
+        )
+        bad = int((~torch.isfinite(self.scores)).sum())
+        _require(bad == 0, f"{bad} scores are NaN or infinity")
+
+    def check(self, train: LabelledImages) -> None:
+        """Raise RecordError unless it has a score for each image and leaves some of each class."""
+        _require(
+            len(self.scores) == len(train.labels),
+            f"{len(self.scores)} screened images, {len(train.labels)} in the training split",
+        )
+        left = torch.bincount(train.labels[self.kept], minlength=len(train.class_names))
+        for name, count in zip(train.class_names, left.tolist(), strict=True):
+            _require(count > 0, f"the screen leaves no image of class {name!r}; lower its drop")
+
+
+@dataclass(frozen=True)
 class SyntheticSet:
     """A condensed data set: inputs (C·M, C, H, W) float32, normalised; labels (C·M,) by class."""
 
-    inputs: Tensor
-    labels: Tensor
+    inputs: torch.Tensor
+    labels: torch.Tensor
     class_names: tuple[str, ...]
     normalisation: Normalisation
 

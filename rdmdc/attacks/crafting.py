@@ -1,54 +1,61 @@
-"""Data poisoning attacks: one crafting loop, one short objective for each (§3, §2.3).
+"""Crafting poisons: one loop for all attacks that optimise an objective (Algs. 1 and 2).
 
 Perturbations live in 255ths: a step of 1/255 in the direction of its sign stays on the grid of
 uint8 pixels, so that rounding changes nothing and the bound |δ| ≤ eps holds exactly.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from rdmdc import rates
-from rdmdc.models import running as networks
-from rdmdc.models.augment import augment, draw
-from rdmdc.storage.checkpoints import Checkpoints, State
-from rdmdc.models.running import ConvNet, Weights
+from rdmdc.attacks.optimisers import OPTIMISERS, Moments
+from rdmdc.checkpoints import Checkpoints, State
+from rdmdc.models import running
+from rdmdc.models.augment import OPERATIONS, augment, draw
+from rdmdc.models.network import Network, Weights
+from rdmdc.options import option
 from rdmdc.progress import OnStep
 from rdmdc.randomness import generator
 from rdmdc.records import LabelledImages, PoisonSet, RecordError, Target
 
 CHUNK = {"cpu": 32, "cuda": 512}  # images differentiated at once
-MOMENTUM = 0.9  # Adam's β1: the sign of Adam's step is the sign of its first moment
 
 Purpose = tuple[int | str, ...]
-Objective = Callable[[Tensor, Purpose], Iterator[Tensor]]
+Objective = Callable[["torch.Tensor", Purpose], Iterator["torch.Tensor"]]
 """Yields the terms of the loss of pixel values (P, C, H, W) for the draws of a purpose.
 
 Each term is differentiated by itself, so that only one graph is held at a time."""
+Crafted = tuple[PoisonSet, "pd.DataFrame"]
+"""Poisons, and a trace with a row per restart and iteration."""
 
 
 @dataclass(frozen=True)
 class Crafting:
-    """How to craft: ``eps`` and ``step`` in 255ths, R restarts of T iterations (Algs. 1 and 2).
+    """How poisons are crafted: R restarts of T steps within eps (Algs. 1 and 2)."""
 
-    ``optimiser`` is sign_adam (the paper's) or adam_of_signs (Witches' Brew's). Restarts are
-    compared on ``scoring_draws`` draws common to all. ``clean_batch``: images a class to estimate
-    its clean mean from, for `untargeted` alone.
-    """
-
-    eps: int
-    step: float
-    restarts: int
-    iterations: int
-    optimiser: str
-    scoring_draws: int
-    augmentation: tuple[str, ...]
-    clean_batch: int = 0
+    eps: int = option(
+        "radius of the perturbation in l-infinity (§5.1: 64)",
+        at_least=0,
+        at_most=255,
+        unit="255ths",
+    )
+    step: float = option("length of a step (§5.1: 1)", above=0, unit="255ths")
+    restarts: int = option("R of Algs. 1 and 2; the paper gives no number", at_least=1)
+    iterations: int = option("T of Algs. 1 and 2; the paper gives no number", at_least=0)
+    optimiser: str = option(
+        "sign of Adam's step (§3.2), or Adam of signs (Witches' Brew)", choices=tuple(OPTIMISERS)
+    )
+    scoring_draws: int = option(
+        "draws of network and augmentation on which restarts are compared", at_least=1
+    )
+    augmentation: tuple[str, ...] = option(
+        "operations of which DSA draws one", choices=tuple(OPERATIONS)
+    )
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class Scene:
 
     train: LabelledImages
     target: Target
-    network: ConvNet
+    network: Network
     victims: tuple[Weights, ...]
     poisons: str | int
     seed: int
@@ -72,52 +79,7 @@ class Scene:
         return (self.seed, "poison", self.target.seed)
 
 
-def direct(
-    scene: Scene, crafting: Crafting | None, progress: OnStep, checkpoints: Checkpoints
-) -> "Crafted":
-    """Copies of the target under the adversarial label (§5.3, Table 5); it needs no crafting."""
-    indices = choose(scene, [scene.target.adversarial_label])
-    copies = scene.target.pixels.expand(len(indices), -1, -1, -1).clone()
-    return PoisonSet(indices, scene.train.labels[indices], copies), pd.DataFrame()
-
-
-def dm(scene: Scene, crafting: Crafting, progress: OnStep, checkpoints: Checkpoints) -> "Crafted":
-    """DM poisoning, Alg. 2: no victims, a fresh random network and augmentation each step."""
-    indices = choose(scene, [scene.target.adversarial_label])
-    objective = partial(dm_objective, scene, crafting)
-    return craft(scene, indices, crafting, objective, progress, checkpoints)
-
-
-def gradient_matching(
-    scene: Scene, crafting: Crafting, progress: OnStep, checkpoints: Checkpoints
-) -> "Crafted":
-    """Gradient matching, Alg. 1 (Geiping et al. 2021), on pretrained victims."""
-    indices = choose(scene, [scene.target.adversarial_label])
-    objective = partial(gradient_matching_objective, scene, crafting, target_gradients(scene))
-    return craft(scene, indices, crafting, objective, progress, checkpoints)
-
-
-def untargeted(
-    scene: Scene, crafting: Crafting, progress: OnStep, checkpoints: Checkpoints
-) -> "Crafted":
-    """Images of all classes moved away from their class's mean embedding (§2.3).
-
-    The paper names no objective: this is Eq. 5's distance, from the clean mean, maximised.
-    """
-    classes = range(len(scene.train.class_names))
-    indices = choose(scene, classes)
-    labels = scene.train.labels[indices]
-    objective = partial(untargeted_objective, scene, crafting, labels)
-    return craft(scene, indices, crafting, objective, progress, checkpoints)
-
-
-Crafted = tuple[PoisonSet, pd.DataFrame]
-ATTACKS: dict[str, Callable[..., Crafted]] = {
-    f.__name__: f for f in (direct, dm, gradient_matching, untargeted)
-}
-
-
-def choose(scene: Scene, classes: Sequence[int]) -> Tensor:
+def choose(scene: Scene, classes: Sequence[int]) -> torch.Tensor:
     """Indices (P,) of the images to poison, of each class its share, drawn by seed and target.
 
     Raises RecordError where a class has fewer images than are to be poisoned.
@@ -139,7 +101,7 @@ def choose(scene: Scene, classes: Sequence[int]) -> Tensor:
 
 def craft(
     scene: Scene,
-    indices: Tensor,
+    indices: torch.Tensor,
     crafting: Crafting,
     objective: Objective,
     progress: OnStep,
@@ -199,18 +161,20 @@ def craft(
 
 
 def score_on_common_draws(
-    scene: Scene, crafting: Crafting, objective: Objective, values: Tensor
+    scene: Scene, crafting: Crafting, objective: Objective, values: torch.Tensor
 ) -> float:
     """Mean objective of pixel values over held-out draws that are the same for every restart."""
     purposes = [(*scene.purpose, "score", i) for i in range(crafting.scoring_draws)]
     return sum(_value(objective, values, p) for p in purposes) / len(purposes)
 
 
-def _value(objective: Objective, values: Tensor, purpose: Purpose) -> float:
+def _value(objective: Objective, values: torch.Tensor, purpose: Purpose) -> float:
     return sum(float(term.detach()) for term in objective(values, purpose))
 
 
-def _differentiate(objective: Objective, values: Tensor, purpose: Purpose) -> tuple[float, Tensor]:
+def _differentiate(
+    objective: Objective, values: torch.Tensor, purpose: Purpose
+) -> tuple[float, torch.Tensor]:
     """The sum of the objective's terms and its gradient (P, C, H, W) by pixel values."""
     values = values.detach().requires_grad_()
     loss, gradient = 0.0, torch.zeros_like(values)
@@ -220,120 +184,9 @@ def _differentiate(objective: Objective, values: Tensor, purpose: Purpose) -> tu
     return loss, gradient
 
 
-# --- optimisers ------------------------------------------------------------------------------
-
-Moments = dict[str, Tensor]
-"""What an optimiser keeps from one iteration to the next; nothing before the first."""
-
-
-def sign_adam(
-    crafting: Crafting, gradient: Tensor, moments: Moments, t: int
-) -> tuple[Tensor, Moments]:
-    """The paper's "signed Adam, equivalent to signed momentum SGD": ± step by the moment's sign.
-
-    Optimisers give what to subtract from the pixel values, in 255ths, for a gradient at iteration
-    t, and their new moments.
-    """
-    last = moments.get("first", torch.zeros_like(gradient))
-    first = MOMENTUM * last + (1 - MOMENTUM) * gradient
-    return crafting.step * first.sign(), {"first": first}
-
-
-def adam_of_signs(
-    crafting: Crafting, gradient: Tensor, moments: Moments, t: int
-) -> tuple[Tensor, Moments]:
-    """Witches' Brew's: Adam fed with the gradient's sign, its step × 0.1 at 3/8, 5/8 and 7/8."""
-    sign, zeros = gradient.sign(), torch.zeros_like(gradient)
-    first = 0.9 * moments.get("first", zeros) + 0.1 * sign
-    second = 0.999 * moments.get("second", zeros) + 0.001 * sign.square()
-    decays = sum(8 * t >= eighths * crafting.iterations for eighths in (3, 5, 7))
-    unbiased = first / (1 - 0.9 ** (t + 1)), second / (1 - 0.999 ** (t + 1))
-    step = crafting.step * 0.1**decays * unbiased[0] / (unbiased[1].sqrt() + 1e-8)
-    return step, {"first": first, "second": second}
-
-
-OPTIMISERS = {f.__name__: f for f in (sign_adam, adam_of_signs)}
-
-
-# --- objectives ------------------------------------------------------------------------------
-
-
-def dm_objective(
-    scene: Scene, crafting: Crafting, values: Tensor, purpose: Purpose
-) -> Iterator[Tensor]:
-    """Eq. 5: ‖Φ_θ(A_w(x_t)) − mean_p Φ_θ(A_w(x_p + δ_p))‖² for one θ and one w."""
-    target = scene.target.pixels.to(values)[None]
-    embeddings = _embed(scene, crafting, torch.cat([target, values]), purpose)
-    yield (embeddings[0] - embeddings[1:].mean(0)).square().sum()
-
-
-def untargeted_objective(
-    scene: Scene, crafting: Crafting, labels: Tensor, values: Tensor, purpose: Purpose
-) -> Iterator[Tensor]:
-    """A term a class: −‖mean of its clean images' embeddings − mean of its poisons'‖²."""
-    starts, counts = scene.train.class_start(), scene.train.counts()
-    for c in labels.unique().tolist():
-        order = torch.randperm(int(counts[c]), generator=generator(*purpose, "clean", c))
-        clean = scene.train.pixels[starts[c] + order[: crafting.clean_batch]].to(values)
-        mine = values[labels.to(values.device) == c]
-        embeddings = _embed(scene, crafting, torch.cat([clean, mine]), (*purpose, c))
-        mean, poisoned = embeddings[: len(clean)].mean(0), embeddings[len(clean) :].mean(0)
-        yield -(mean - poisoned).square().sum()
-
-
-def _embed(scene: Scene, crafting: Crafting, values: Tensor, purpose: Purpose) -> Tensor:
+def embed(scene: Scene, crafting: Crafting, values: torch.Tensor, purpose: Purpose) -> torch.Tensor:
     """Embeddings (n, D) of pixel values by a fresh network, all under one augmentation."""
-    weights = networks.to(scene.network.draw(generator(*purpose, "network")), scene.device)
+    weights = running.to(scene.network.draw(generator(*purpose, "network")), scene.device)
     drawn = draw(crafting.augmentation, 1, generator(*purpose, "augmentation"), shared=False)
     inputs = augment(scene.train.normalisation.normalise(values)[None], drawn)[0]
-    return networks.embed(scene.network, weights, inputs, CHUNK[values.device.type])
-
-
-def target_gradients(scene: Scene) -> list[list[Tensor]]:
-    """∇_θ ℓ(x^t, y^adv, θ) for each victim: fixed, without augmentation (Eq. 4)."""
-    inputs = scene.train.normalisation.normalise(scene.target.pixels.to(scene.device))[None]
-    label = torch.tensor([scene.target.adversarial_label], device=scene.device)
-    gradients = []
-    for victim in scene.victims:
-        weights = _trainable(victim, scene.device)
-        loss = F.cross_entropy(scene.network.logits(weights, inputs), label)
-        gradients.append(list(torch.autograd.grad(loss, list(weights.values()))))
-    return gradients
-
-
-def gradient_matching_objective(
-    scene: Scene,
-    crafting: Crafting,
-    wanted: Sequence[Sequence[Tensor]],
-    values: Tensor,
-    purpose: Purpose,
-) -> Iterator[Tensor]:
-    """Eq. 4, a term a victim: (1 − cosine of wanted and the poisons' gradient) / victims.
-
-    The cosine is of all parameters' gradients concatenated. Alg. 1 asks for differentiable
-    augmentation: here DSA with one operation a step for all poisons and separate numbers for each,
-    where Witches' Brew shifts by up to 8 pixels and flips in every step.
-    """
-    drawn = draw(
-        crafting.augmentation, len(values), generator(*purpose, "augmentation"), shared=True
-    )
-    labels = torch.full((len(values),), scene.target.adversarial_label, device=values.device)
-    for victim, target in zip(scene.victims, wanted, strict=True):
-        inputs = scene.train.normalisation.normalise(values)
-        inputs = augment(inputs.unsqueeze(1), drawn).squeeze(1)
-        weights = _trainable(victim, scene.device)
-        logits = networks.logits_for_weights(scene.network, weights, inputs)
-        loss = F.cross_entropy(logits, labels, reduction="sum")
-        poisons = torch.autograd.grad(
-            loss, list(weights.values()), create_graph=True, materialize_grads=True
-        )  # zeros for biases that a norm takes away
-        product = torch.stack([(a * b).sum() for a, b in zip(target, poisons, strict=True)]).sum()
-        yield (1 - product / (_norm(target) * _norm(poisons))) / len(scene.victims)
-
-
-def _norm(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.stack([t.square().sum() for t in tensors]).sum().sqrt()
-
-
-def _trainable(weights: Weights, device: str) -> Weights:
-    return {n: v.clone().requires_grad_() for n, v in networks.to(weights, device).items()}
+    return running.embed(scene.network, weights, inputs, CHUNK[values.device.type])

@@ -3,25 +3,25 @@
 The pipeline knows which images are poisons; the estimators never see it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from rdmdc import rates
-from rdmdc.estimators.means import Estimate
+from rdmdc.estimators.estimate import Estimate
 
-Estimator = Callable[[Sequence[int], Tensor], Estimate]
+Estimator = Callable[[Sequence[int], "torch.Tensor"], Estimate]
 """An estimator bound to its options and generators: classes (B), embeddings (B, N, D)."""
 
 
-@torch.no_grad()
 def trace_rows(
-    embeddings: Tensor,
-    poisoned: Tensor,
+    embeddings: torch.Tensor,
+    poisoned: torch.Tensor,
     estimate: Estimate,
     classes: Sequence[int],
     estimator: Estimator,
@@ -33,6 +33,8 @@ def trace_rows(
     deviation_after: ‖(1/kept) Σ_kept poisons r‖, the same for what the filter kept.
     shift_before, shift_after: how far the plain mean, and this estimate, lie from the same of the
     batch without its poisons: unlike Def. 4.1 it is defined for median and trimmed mean too.
+    distance_after: how far this estimate lies from the plain mean of the batch without its poisons,
+    which holds the filter's own bias as well.
     Distances are in embedding units. NaN where it is not
     defined: no poisons in the batch, an estimator that keeps no whole samples, nothing left.
     """
@@ -43,11 +45,11 @@ def trace_rows(
 
 
 def _row(
-    embeddings: Tensor,
-    poisoned: Tensor,
+    embeddings: torch.Tensor,
+    poisoned: torch.Tensor,
     estimate: Estimate,
     b: int,
-    again: Callable[[Tensor], Estimate],
+    again: Callable[[torch.Tensor], Estimate],
 ) -> dict[str, Any]:
     count = int(poisoned.sum())
     row: dict[str, Any] = dict.fromkeys(
@@ -58,6 +60,7 @@ def _row(
             "deviation_after",
             "shift_before",
             "shift_after",
+            "distance_after",
         ),
         float("nan"),
     )
@@ -68,6 +71,7 @@ def _row(
     poisons, clean = embeddings[poisoned], embeddings[~poisoned]
     row["deviation_before"] = float((poisons.sum(0) / len(embeddings)).norm())
     row["shift_before"] = float((embeddings.mean(0) - clean.mean(0)).norm())
+    row["distance_after"] = float((estimate.value[b] - clean.mean(0)).norm())
     with suppress(rates.RateError):
         row["shift_after"] = float((estimate.value[b] - again(clean[None]).value[0]).norm())
     if estimate.kept is not None:

@@ -1,5 +1,7 @@
 """Targets: a test image and the label that the attacker wants it to get (§5.1, Figure 2)."""
 
+from __future__ import annotations
+
 import torch
 
 from rdmdc.randomness import generator
@@ -7,15 +9,24 @@ from rdmdc.records import LabelledImages, RecordError, Target
 
 
 def draw(test: LabelledImages, seed: int) -> Target:
-    """The target of a seed: a uniform test image and a uniform other label.
+    """The target of a seed: an image of the test split, and a uniform label other than its own.
 
-    Its draws depend on the seed, the size of the split and the number of classes, nothing else.
+    Images are drawn without replacement: seed s gets the s-th image of one random order of the
+    split, so that seeds name different images and a longer list of seeds does not change the draws
+    of a shorter one. The draws depend on the seed, the size of the split and the number of classes,
+    nothing else. Raises RecordError where the split has no image for the seed.
     """
-    classes = len(test.class_names)
+    classes, size = len(test.class_names), len(test.labels)
     if classes < 2:
         raise RecordError("a target needs a data set of at least two classes")
-    index = int(torch.randint(len(test.labels), (), generator=generator("target", seed, "index")))
+    if seed >= size:
+        raise RecordError(
+            f"target {seed}: the test split has {size} images, enough for seeds 0..{size - 1};"
+            " choose a smaller seed or list the target's index"
+        )
+    order = torch.randperm(size, generator=generator("target", "order"))
     other = int(torch.randint(classes - 1, (), generator=generator("target", seed, "label")))
+    index = int(order[seed])
     true_label = int(test.labels[index])
     return listed(test, seed, index, other + (other >= true_label))
 

@@ -1,25 +1,32 @@
 """Train networks from scratch on a condensed set; score accuracy and what they make of targets."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import pandas as pd
-from torch import Tensor
+import torch
 
-from rdmdc.models import running as networks
-from rdmdc.storage.checkpoints import Checkpoints, Part
-from rdmdc.models.running import ConvNet, Weights
+from rdmdc.checkpoints import Checkpoints, Part
+from rdmdc.models import running
+from rdmdc.models.network import Network, Weights
+from rdmdc.models.training import Schedule, fit
 from rdmdc.progress import OnStep
 from rdmdc.records import LabelledImages, SyntheticSet, Target
-from rdmdc.models.training import Schedule, fit
 
 BLOCK = 1024  # test images normalised at once
+NO_TARGET = {
+    **dict.fromkeys(("target", "true_label", "adversarial_label", "predicted_label"), -1),
+    **dict.fromkeys(("adversarial_probability", "true_probability", "margin"), float("nan")),
+}
+"""A row's values where a preset has no targets: accuracy alone is measured."""
 
 
 def evaluate(
     synthetic: SyntheticSet,
     test: LabelledImages,
     targets: Sequence[Target],
-    network: ConvNet,
+    network: Network,
     schedule: Schedule,
     trained: int,
     seed: int,
@@ -28,7 +35,7 @@ def evaluate(
     progress: OnStep,
     checkpoints: Checkpoints,
 ) -> pd.DataFrame:
-    """Scores of ``trained`` networks: a row per network and target (§5.1).
+    """Scores of ``trained`` networks: a row per network and target (§5.1), one without targets.
 
     accuracy: share of the whole test split. adversarial_probability, true_probability: softmax on
     the target. margin: the adversarial probability minus the largest other, positive iff fooled.
@@ -49,23 +56,25 @@ def evaluate(
         accuracy = _accuracy(network, weights, test, device)
         for target in targets:
             pixels = target.pixels[None].to(device)
-            logits = networks.logits_all(network, weights, test.normalisation.normalise(pixels))
+            logits = running.logits_all(network, weights, test.normalisation.normalise(pixels))
             rows.append({"network": number, "accuracy": accuracy, **_score(logits[0], target)})
+        if not targets:
+            rows.append({"network": number, "accuracy": accuracy, **NO_TARGET})
     return pd.DataFrame(rows)
 
 
-def _accuracy(network: ConvNet, weights: Weights, test: LabelledImages, device: str) -> float:
+def _accuracy(network: Network, weights: Weights, test: LabelledImages, device: str) -> float:
     """Share of the test split that the network gets right."""
     right = 0
     blocks = zip(test.pixels.split(BLOCK), test.labels.split(BLOCK), strict=True)
     for pixels, labels in blocks:
         inputs = test.normalisation.normalise(pixels.to(device))
-        predicted = networks.logits_all(network, weights, inputs).argmax(1).cpu()
+        predicted = running.logits_all(network, weights, inputs).argmax(1).cpu()
         right += int((predicted == labels).sum())
     return right / len(test.labels)
 
 
-def _score(logits: Tensor, target: Target) -> dict[str, float | int]:
+def _score(logits: torch.Tensor, target: Target) -> dict[str, float | int]:
     """What logits (classes,) say of a target."""
     probabilities = logits.double().softmax(0)
     others = probabilities.clone()

@@ -5,13 +5,13 @@ A group is what shares one draw: in condensation a class's real images and its s
 DM implementation's strategy; it draws one operation per group. G groups of n inputs each.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import pi
 
 import torch
-import torch.nn.functional as F
-from torch import Generator, Tensor
 
 SHIFT = 0.125  # crop: largest shift, as a share of the side
 CUTOUT = 0.5  # cutout: side of the square, as a share of the side
@@ -25,10 +25,10 @@ class Draw:
     """One operation and its random numbers for each group: uniforms (G, 3) in [0, 1)."""
 
     operations: tuple[str, ...]
-    uniforms: Tensor
+    uniforms: torch.Tensor
 
 
-def draw(strategy: Sequence[str], groups: int, generator: Generator, *, shared: bool) -> Draw:
+def draw(strategy: Sequence[str], groups: int, generator: torch.Generator, *, shared: bool) -> Draw:
     """Draw for so many groups; ``shared``: one operation for all, still with separate numbers."""
     uniforms = torch.rand(groups, UNIFORMS, generator=generator)
     if not strategy:
@@ -37,7 +37,7 @@ def draw(strategy: Sequence[str], groups: int, generator: Generator, *, shared: 
     return Draw(tuple(strategy[int(i)] for i in chosen.expand(groups)), uniforms)
 
 
-def augment(inputs: Tensor, draws: Draw) -> Tensor:
+def augment(inputs: torch.Tensor, draws: Draw) -> torch.Tensor:
     """Apply each group's draw to inputs (G, n, C, H, W), differentiably."""
     uniforms = draws.uniforms.to(inputs.device)
     if len(set(draws.operations)) == 1:
@@ -46,12 +46,12 @@ def augment(inputs: Tensor, draws: Draw) -> Tensor:
     return torch.cat([OPERATIONS[name](group, numbers) for name, group, numbers in parts])
 
 
-def identity(inputs: Tensor, uniforms: Tensor) -> Tensor:
+def identity(inputs: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     """Nothing: what an empty strategy does."""
     return inputs
 
 
-def color(inputs: Tensor, uniforms: Tensor) -> Tensor:
+def color(inputs: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     """Brightness ± 0.5, then saturation × [0, 2), then contrast × [0.5, 1.5), in that order."""
     brightness, saturation, contrast = uniforms.T[:, :, None, None, None, None].to(inputs.dtype)
     bright = inputs + (brightness - 0.5)
@@ -61,7 +61,7 @@ def color(inputs: Tensor, uniforms: Tensor) -> Tensor:
     return (saturated - level) * (contrast + 0.5) + level
 
 
-def crop(inputs: Tensor, uniforms: Tensor) -> Tensor:
+def crop(inputs: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     """Shift by whole pixels, up to 12.5 % of the side each way; zeros come in."""
     positions = []
     for side, u in zip(inputs.shape[-2:], uniforms.T, strict=False):
@@ -71,14 +71,14 @@ def crop(inputs: Tensor, uniforms: Tensor) -> Tensor:
     return _resample(inputs, *positions)
 
 
-def flip(inputs: Tensor, uniforms: Tensor) -> Tensor:
+def flip(inputs: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     """Mirror left and right with probability 0.5."""
     rows, columns = (_pixels(inputs, side) for side in inputs.shape[-2:])
     mirrored = torch.where(uniforms[:, :1] < 0.5, columns.flip(0), columns)
     return _resample(inputs, rows.expand(len(uniforms), -1), mirrored)
 
 
-def scale(inputs: Tensor, uniforms: Tensor) -> Tensor:
+def scale(inputs: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     """Zoom about the centre, each axis by its own factor in [1/1.2, 1.2], bilinear."""
     positions = []
     for side, u in zip(inputs.shape[-2:], uniforms.T, strict=False):
@@ -88,7 +88,7 @@ def scale(inputs: Tensor, uniforms: Tensor) -> Tensor:
     return _resample(inputs, *positions)
 
 
-def rotate(inputs: Tensor, uniforms: Tensor) -> Tensor:
+def rotate(inputs: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     """Rotate about the centre by up to 15° either way, bilinear, zeros outside."""
     groups, n = inputs.shape[:2]
     angle = (uniforms[:, 0] * 2 - 1) * ROTATION
@@ -96,11 +96,11 @@ def rotate(inputs: Tensor, uniforms: Tensor) -> Tensor:
     theta = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(groups, 2, 3).to(inputs.dtype)
     theta = theta.repeat_interleave(n, 0)
     flat = inputs.flatten(0, 1)
-    grid = F.affine_grid(theta, list(flat.shape), align_corners=False)
-    return F.grid_sample(flat, grid, align_corners=False).view_as(inputs)
+    grid = torch.nn.functional.affine_grid(theta, list(flat.shape), align_corners=False)
+    return torch.nn.functional.grid_sample(flat, grid, align_corners=False).view_as(inputs)
 
 
-def cutout(inputs: Tensor, uniforms: Tensor) -> Tensor:
+def cutout(inputs: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     """Zero a square of half the side, its centre anywhere; it may hang over the edge."""
     inside = []
     for side, u in zip(inputs.shape[-2:], uniforms.T, strict=False):
@@ -113,11 +113,11 @@ def cutout(inputs: Tensor, uniforms: Tensor) -> Tensor:
     return inputs * ~hole
 
 
-def _pixels(inputs: Tensor, side: int) -> Tensor:
+def _pixels(inputs: torch.Tensor, side: int) -> torch.Tensor:
     return torch.arange(side, device=inputs.device, dtype=inputs.dtype)
 
 
-def _resample(inputs: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def _resample(inputs: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """Sample each group at the positions rows (G, H) × columns (G, W), bilinear, zeros outside.
 
     An axis-aligned warp is A · x · Bᵀ with interpolation matrices; at whole-pixel positions they
@@ -132,6 +132,6 @@ def _resample(inputs: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return down[:, None, None] @ inputs @ across.transpose(1, 2)[:, None, None]
 
 
-OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+OPERATIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     f.__name__: f for f in (identity, color, crop, flip, scale, rotate, cutout)
 }

@@ -4,19 +4,19 @@ SGD with momentum on cross-entropy, batches of a fresh permutation each epoch, a
 one operation a batch and separate numbers an image, as the public DM implementation evaluates.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from rdmdc import rates
-from rdmdc.models import running as networks
-from rdmdc.models.augment import augment, draw
-from rdmdc.storage.checkpoints import Checkpoints, State
-from rdmdc.models.running import ConvNet, Weights
+from rdmdc.checkpoints import Checkpoints, State
+from rdmdc.models import running
+from rdmdc.models.augment import OPERATIONS, augment, draw
+from rdmdc.models.network import Network, Weights
+from rdmdc.options import Rate, option
 from rdmdc.progress import OnStep
 from rdmdc.randomness import generator
 from rdmdc.records import LabelledImages
@@ -24,28 +24,26 @@ from rdmdc.records import LabelledImages
 
 @dataclass(frozen=True)
 class Schedule:
-    """How to train; ``decay_after`` is the share of epochs after which the rate falls tenfold."""
+    """How networks are trained from scratch by SGD."""
 
-    epochs: int
-    batch: int
-    learning_rate: float
-    momentum: float
-    nesterov: bool
-    weight_decay: float
-    decay_after: str
-    augmentation: tuple[str, ...]
-
-    @classmethod
-    def of(cls, options: dict[str, Any]) -> "Schedule":
-        """The schedule in a section of the config."""
-        chosen = {name: options[name] for name in cls.__dataclass_fields__}
-        return cls(**{**chosen, "augmentation": tuple(options["augmentation"])})
+    epochs: int = option("passes over the training set", at_least=0, at_most=100_000)
+    batch: int = option("images per step", at_least=1)
+    learning_rate: float = option("SGD's", above=0)
+    momentum: float = option("SGD's", at_least=0, below=1)
+    nesterov: bool = option("Nesterov's momentum instead of the plain one")
+    weight_decay: float = option("SGD's", at_least=0)
+    decay_after: Rate = option(
+        "share of the epochs after which the learning rate falls tenfold; 1 is never"
+    )
+    augmentation: tuple[str, ...] = option(
+        "operations of which DSA draws one a step", choices=tuple(OPERATIONS)
+    )
 
 
 def fit(
-    network: ConvNet,
-    inputs_of: Callable[[Tensor], Tensor],
-    labels: Tensor,
+    network: Network,
+    inputs_of: Callable[[torch.Tensor], torch.Tensor],
+    labels: torch.Tensor,
     schedule: Schedule,
     purpose: tuple[int | str, ...],
     progress: OnStep,
@@ -60,7 +58,7 @@ def fit(
     start = (
         state.group("weights", device) if state else network.draw(generator(*purpose, "weights"))
     )
-    weights = {n: value.requires_grad_() for n, value in networks.to(start, device).items()}
+    weights = {n: value.requires_grad_() for n, value in running.to(start, device).items()}
     optimiser = torch.optim.SGD(
         weights.values(),
         lr=schedule.learning_rate,
@@ -68,11 +66,11 @@ def fit(
         nesterov=schedule.nesterov,
         weight_decay=schedule.weight_decay,
     )
-    momenta = networks.to(state.group("momenta", device), device) if state else {}
+    momenta = running.to(state.group("momenta", device), device) if state else {}
     for name, value in momenta.items():
         optimiser.state[weights[name]]["momentum_buffer"] = value
     done = state.facts["steps"] if state else 0
-    chunk = networks.even_chunk(min(schedule.batch, len(labels)), 1, device.type)
+    chunk = running.even_chunk(min(schedule.batch, len(labels)), 1, device.type)
     decay_at = rates.count(schedule.decay_after, schedule.epochs)
     per_epoch = -(-len(labels) // schedule.batch)
     for epoch in range(done // per_epoch, schedule.epochs):
@@ -86,7 +84,9 @@ def fit(
             if step < done:  # before the checkpoint: of this step only the draws are made again
                 continue
             batch = augment(inputs_of(chosen).unsqueeze(1), drawn).squeeze(1)
-            loss = F.cross_entropy(networks.logits(network, weights, batch, chunk), labels[chosen])
+            loss = torch.nn.functional.cross_entropy(
+                running.logits(network, weights, batch, chunk), labels[chosen]
+            )
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -103,7 +103,7 @@ def _state(weights: Weights, optimiser: torch.optim.SGD, steps: int) -> State:
 
 def pretrain(
     train: LabelledImages,
-    network: ConvNet,
+    network: Network,
     schedule: Schedule,
     seed: int,
     device: str,
@@ -115,7 +115,7 @@ def pretrain(
     §3.1 pretrains "multiple models for different epochs": each has its own initial weights.
     """
 
-    def inputs_of(chosen: Tensor) -> Tensor:
+    def inputs_of(chosen: torch.Tensor) -> torch.Tensor:
         return train.normalisation.normalise(train.pixels[chosen].to(device))
 
     purpose = (seed, "pretrain", schedule.epochs)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rdmdc.storage import provenance
 from rdmdc.errors import ArtifactError
 from rdmdc.reporting.pages import Cell, page
+from rdmdc.storage import provenance
 from rdmdc.storage.provenance import sidecar_of
 
 

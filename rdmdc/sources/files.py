@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rdmdc.storage import claims
 from rdmdc.errors import InputError
+from rdmdc.storage import claims
 
 BATCH = 64  # rows of a Parquet file in memory at a time
 LARGEST = 1 << 26  # bytes of an encoded image or of a list of annotations

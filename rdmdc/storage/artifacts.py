@@ -26,14 +26,14 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from rdmdc.storage import claims
 from rdmdc.errors import ArtifactError as ArtifactError
 from rdmdc.models.running import ConvNet
+from rdmdc.records import LabelledImages, Normalisation, PoisonSet, SyntheticSet, Target
+from rdmdc.storage import claims
 from rdmdc.storage.provenance import LARGEST, PARTIAL, reading, sidecar_of, text
 from rdmdc.storage.provenance import Provenance as Provenance
 from rdmdc.storage.provenance import sha256 as sha256
 from rdmdc.storage.provenance import verified as verified
-from rdmdc.records import LabelledImages, Normalisation, PoisonSet, SyntheticSet, Target
 
 KEY = b"rdmdc"
 INTEGER = pa.int64()

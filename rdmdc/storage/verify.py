@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from rdmdc.storage import provenance
 from rdmdc.errors import ArtifactError, line
+from rdmdc.storage import provenance
 from rdmdc.storage.provenance import PARTIAL, SUFFIX, Sidecar, sidecar_of
 
 REMAKE = "delete it and run snakemake again"

@@ -1,145 +1,157 @@
-"""Digests of the code that a job runs, so that an edit re-runs what uses it and nothing else.
+"""Digests of the code that a job runs, so that an edit re-runs what it can change and nothing else.
 
-Snakemake does not see that a Python module changed. A digest hashes the syntax trees, without
-docstrings and comments, of all definitions of this package that can be reached by name from given
-ones, and the C that they call. It reads the source and imports nothing.
+Snakemake does not see that a Python module changed. A digest hashes the files of all modules that a
+job's stage and its plug-ins reach by imports, in this package and in a plug-in's own. A file counts
+as its syntax tree without comments, docstrings and the words of errors; a file that a module names
+and that lies beside it, such as the kernels in C, counts as well. Nothing is imported.
 """
+
+from __future__ import annotations
 
 import ast
 import hashlib
 import re
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
-PACKAGE = Path(__file__).parent
+import grimp
 
-REGISTRIES = {
-    "estimators.ESTIMATORS",
-    "attacks.ATTACKS",
-    "attacks.OPTIMISERS",
-    "augment.OPERATIONS",
-    "condense.INITIALISATIONS",
-    "sources.SOURCES",
-    "sources.LAYOUTS",
-}
-"""Tables from names to functions: not followed, so that a new entry changes no digest. A job
-names the entries that it uses."""
+from rdmdc.errors import InputError
 
+PACKAGE = "rdmdc"
 
-SOURCES = {"native.SOURCE": "convnet.c"}
-"""Definitions that stand for a file in C: its code, without comments, is what they are."""
-
-
-class DigestError(LookupError):
-    """A definition that the package does not have."""
+CHANGES_NO_NUMBER = frozenset(
+    {
+        "rdmdc.checkpoints",
+        "rdmdc.errors",
+        "rdmdc.plugins",
+        "rdmdc.progress",
+        "rdmdc.storage.job_checkpoints",
+        "rdmdc.storage.provenance",
+        "rdmdc.storage.writing",
+    }
+)
+"""Modules that no digest counts: words, progress, bookkeeping. Their own imports do not count."""
 
 
-@cache
-def digest(*roots: str) -> str:
-    """Hash (16 hex digits) of the definitions reachable from roots such as "estimators.mean"."""
-    reached: set[str] = set()
-    waiting = list(roots)
+class DigestError(InputError):
+    """A module that cannot be found."""
+
+
+def digest(*modules: str) -> str:
+    """Hash (16 hex digits) of all code that these modules reach by imports."""
+    hashed = hashlib.sha256()
+    for name in sorted(reached(*modules)):
+        hashed.update(f"{name} {_content(name)}\n".encode())
+    return hashed.hexdigest()[:16]
+
+
+def reached(*modules: str) -> set[str]:
+    """The modules of this package and of the plug-ins' own that these reach, themselves included.
+
+    Raises DigestError for one that does not exist.
+    """
+    waiting, found = list(modules), set()
     while waiting:
         name = waiting.pop()
-        if name not in reached:
-            reached.add(name)
-            waiting += _references(name)
-    text = "\n".join(f"{name} {_dump(name)}" for name in sorted(reached))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@cache
-def _definitions(module: str) -> dict[str, ast.stmt]:
-    """Top-level definitions of a module by name: functions, classes, constants and imports."""
-    path = PACKAGE / f"{module}.py"
-    if not path.is_file():
-        raise DigestError(f"rdmdc has no module {module!r}")
-    found: dict[str, ast.stmt] = {}
-    for statement in ast.parse(path.read_text()).body:
-        for name in _names(statement):
-            found[name] = statement
+        if name not in found and name not in CHANGES_NO_NUMBER:
+            found.add(name)
+            waiting += _imports(name)
     return found
 
 
-def _names(statement: ast.stmt) -> Iterator[str]:
-    match statement:
-        case ast.FunctionDef() | ast.ClassDef():
-            yield statement.name
-        case ast.Assign():
-            yield from (t.id for t in statement.targets if isinstance(t, ast.Name))
-        case ast.AnnAssign(target=ast.Name(id=name)):
-            yield name
-        case ast.Import() | ast.ImportFrom():
-            yield from (alias.asname or alias.name for alias in statement.names)
-        case _:
-            return
-
-
-def _definition(name: str) -> ast.stmt:
-    module, _, item = name.partition(".")
-    definitions = _definitions(module)
-    if item not in definitions:
-        raise DigestError(f"rdmdc.{module} defines no {item!r}")
-    return definitions[item]
-
-
-def _references(name: str) -> Iterator[str]:
-    """What a definition names of this package: "module.item", through imports and attributes."""
-    module = name.partition(".")[0]
-    local = _definitions(module)
-    statement = _definition(name)
-    if isinstance(statement, ast.Import | ast.ImportFrom):
-        home = _imported(statement, name.partition(".")[2])
-        if home and "." in home:
-            yield from _follow(home)
-        return
-    for node in ast.walk(_without_docstrings(statement)):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            home = _imported(local.get(node.value.id), node.value.id)
-            if home and home.count(".") == 0:
-                yield from _follow(f"{home}.{node.attr}")
-        elif isinstance(node, ast.Name) and node.id in local:
-            home = _imported(local[node.id], node.id)
-            if home is None and not isinstance(local[node.id], ast.Import | ast.ImportFrom):
-                yield from _follow(f"{module}.{node.id}")
-            elif home and "." in home:
-                yield from _follow(home)
-
-
-def _follow(name: str) -> Iterator[str]:
-    if name not in REGISTRIES:
-        yield name
-
-
-def _imported(statement: ast.stmt | None, name: str) -> str | None:
-    """What an import in this package binds: "module" or "module.item", None for anything else."""
-    if not isinstance(statement, ast.ImportFrom) or not statement.module:
-        return None
-    original = next(a.name for a in statement.names if (a.asname or a.name) == name)
-    if statement.module == "rdmdc":
-        return original if (PACKAGE / f"{original}.py").is_file() else None
-    if statement.module.startswith("rdmdc."):
-        return f"{statement.module.removeprefix('rdmdc.')}.{original}"
-    return None
+@cache
+def _graph(package: str) -> grimp.ImportGraph:
+    """The import graph of the package, with this one's where it is another."""
+    both = dict.fromkeys((package, PACKAGE))
+    return grimp.build_graph(*both, exclude_type_checking_imports=True, cache_dir=None)
 
 
 @cache
-def _dump(name: str) -> str:
-    if name in SOURCES:
-        code = (PACKAGE / SOURCES[name]).read_text()
-        return " ".join(re.sub(r"/\*.*?\*/", " ", code, flags=re.DOTALL).split())
-    return ast.unparse(_without_docstrings(_definition(name)))
+def _imports(name: str) -> tuple[str, ...]:
+    """The modules that a module imports, of its own package and of this one."""
+    package = name.partition(".")[0]
+    spec = find_spec(package)
+    if spec is None:
+        raise DigestError(f"there is no module {name!r}; install the package that it is from")
+    if spec.submodule_search_locations is None:  # one file: grimp knows packages only
+        return tuple(sorted(set(_named(_path(name)))))
+    graph = _graph(package)
+    if name not in graph.modules:
+        raise DigestError(f"there is no module {name!r} in {package}")
+    return tuple(sorted(graph.find_modules_directly_imported_by(name)))
 
 
-def _without_docstrings(statement: ast.stmt) -> ast.stmt:
-    """A copy without docstrings; a body that was nothing else keeps an empty list."""
-    copy = ast.parse(ast.unparse(statement)).body[0]
-    for node in ast.walk(copy):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            node.body = [
-                s
-                for s in node.body
-                if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
-            ]
-    return copy
+def _named(path: Path) -> Iterator[str]:
+    """The modules of this package that a lone file imports."""
+    known = _graph(PACKAGE).modules
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        yield from (name for name in names if name in known and name != PACKAGE)
+
+
+@cache
+def _path(name: str) -> Path:
+    """The file of a module."""
+    top, *rest = name.split(".")
+    spec = find_spec(top)
+    if spec is None or spec.origin is None:
+        raise DigestError(f"there is no module {name!r}; install the package that it is from")
+    if not rest:
+        return Path(spec.origin)
+    inner = Path(spec.origin).parent.joinpath(*rest)
+    return inner / "__init__.py" if inner.is_dir() else inner.with_suffix(".py")
+
+
+@cache
+def _content(name: str) -> str:
+    """What counts of a module: its code, and that of the files beside it which it names."""
+    path = _path(name)
+    tree = _Counted().visit(ast.parse(path.read_bytes()))
+    parts = [ast.unparse(tree)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            beside = path.parent / node.value
+            if re.fullmatch(r"[\w-]+\.\w+", node.value) and beside.is_file():
+                parts.append(_without_comments(beside))
+    return "\n".join(parts)
+
+
+def _without_comments(path: Path) -> str:
+    """A file's text; of C without comments and with single spaces."""
+    text = path.read_text()
+    if path.suffix in (".c", ".h"):
+        text = re.sub(r"/\*.*?\*/|//[^\n]*", " ", text, flags=re.DOTALL)
+        text = " ".join(text.split())
+    return text
+
+
+class _Counted(ast.NodeTransformer):
+    """Drops what cannot change a number: docstrings, what errors and what options say."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:  # noqa: N802
+        if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            return None
+        return self.generic_visit(node)
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:  # noqa: N802
+        if isinstance(node.exc, ast.Call):
+            node.exc = node.exc.func
+        return self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802
+        if isinstance(node.func, ast.Name) and node.func.id == "option":
+            node.args = []
+        return self.generic_visit(node)
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        node = super().generic_visit(node)
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.If | ast.With) and not node.body:
+            node.body = [ast.Pass()]
+        return node

@@ -1,26 +1,26 @@
-"""What a job asks a cluster for: memory and run time by formulas of its work.
+"""What a job asks a cluster for: memory and run time, from what its plug-ins declare.
 
-No result depends on them, and no job re-runs for them. Snakemake imports this module at every
-start, so it imports no torch. A convolution's multiply and add are two operations; a gradient by
-the inputs costs another forward pass, one by the weights as well another two.
+No result depends on them, and no job re-runs for them. Plug-ins state how many forward passes they
+make, networks what a pass costs and holds. A gradient by the inputs costs another forward pass, one
+by the weights as well another two.
 """
 
-from collections.abc import Mapping
+from __future__ import annotations
+
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
 
 from rdmdc import rates
-from rdmdc.workflow.presets import Config, resolved
+from rdmdc.models.network import Network
+from rdmdc.workflow import presets
+from rdmdc.workflow.presets import Config
 
 START_MINUTES = 10  # Python, torch, compilation and slow file systems before and after the work
 SNAKEMAKE_MB = 200  # the Snakemake processes that watch a job from within its allocation
 DECODED = 100  # images of a data set decoded and scaled in a second
-GRADIENT_CHUNK = 64  # images differentiated at once, at least; networks.py has a device's own
-EMBEDDED = 4096  # real images whose embeddings are held at once; condense.py's REAL_BLOCK
-TENSORS = 4  # tensors of a block that its gradient needs: convolved, normalised, rectified, its own
-COPIES = 4  # of real embeddings: as they are, centred, sorted and what sorting holds
-PASSES = {"dm": 2, "untargeted": 2, "gradient_matching": 6}  # of a step, in forward passes
+GRADIENT_CHUNK = 64  # images differentiated at once, at least
+EMBEDDED = 4096  # images whose embeddings are held at once
+COPIES = 4  # of embeddings: as they are, centred, sorted and what sorting holds
 
 
 @dataclass(frozen=True)
@@ -56,60 +56,71 @@ def data(config: Config) -> Work:
 
 def victim(config: Config, epochs: int) -> Work:
     """Training on the whole data set for so many epochs."""
+    network = _network(config, presets.network_of(config))
     images = epochs * config["cluster"]["train"]
-    return Work(3 * images * _forward(config), config["pretrain"]["batch"] * _tensors_mb(config))
+    return Work(3 * images * network.operations, _held(network, config["pretrain"]["batch"]))
 
 
 def poison(config: Config, condition: str) -> Work:
     """Restarts × iterations of a step for all poisons, and the comparison of restarts."""
-    config = resolved(config, condition)
-    own = config["conditions"][condition]
-    attack, images = own["attack"], _poisons(config, own)
-    if attack == "direct":
+    attack = presets.attack_of(config, condition)
+    if attack is None or not attack.plugin.facts["passes"]:
         return Work(0, 0)
-    crafting = config["attacks"][attack]
-    images += crafting.get("clean_batch", 0) * config["cluster"]["classes"]
-    draws = crafting["restarts"] * (crafting["iterations"] + crafting["scoring_draws"])
-    models = len(config["pretrain"]["epochs"]) if attack == "gradient_matching" else 1
-    passes = PASSES[attack] * draws * models * images
+    network = _network(config, presets.network_of(config, condition))
+    values, every_class = attack.values, attack.plugin.facts["every_class"]
+    images = _poisons(config, condition, every_class)
+    images += values.get("clean_batch", 0) * config["cluster"]["classes"]
+    steps = values.get("restarts", 1) * (
+        values.get("iterations", 0) + values.get("scoring_draws", 0)
+    )
+    victims = len(config["pretrain"]["epochs"]) if attack.plugin.facts["victims"] else 1
+    passes = attack.plugin.facts["passes"] * steps * victims * images
     # a gradient of a gradient holds the tensors of both
-    held = images * _tensors_mb(config) * (2 if attack == "gradient_matching" else 1)
-    return Work(passes * _forward(config), held)
+    held = _held(network, images) * (2 if attack.plugin.facts["victims"] else 1)
+    return Work(passes * network.operations, held)
+
+
+def screen(config: Config, condition: str, name: str) -> Work:
+    """So many passes over the training split as the screen declares."""
+    chosen = presets.chosen(config, "screen", name, "screens")
+    network = _network(config, presets.network_of(config, condition))
+    passes = chosen.plugin.facts["passes"](chosen.options) * config["cluster"]["train"]
+    return Work(passes * network.operations, _embedded(config, network, EMBEDDED) if passes else 0)
 
 
 def condense(config: Config, condition: str, panel: str) -> Work:
-    """Iterations of: embed the real images once, differentiate each instance's synthetic ones."""
-    config = resolved(config, condition)
-    options, classes = config["condense"], config["cluster"]["classes"]
-    instances = len(config["panels"][panel])
-    real, synthetic = classes * options["batch"], classes * options["ipc"]
-    passes = options["iterations"] * (real + 2 * instances * synthetic)
-    differentiated = max(GRADIENT_CHUNK, options["ipc"])
-    embedded = min(real, EMBEDDED + options["batch"])
-    held = (
-        differentiated * _tensors_mb(config)
-        + embedded * (COPIES * _features(config) + _values(config)) * 4e-6
-        + 3 * instances * synthetic * _values(config) * 4e-6  # set, momentum, gradient
-    )
-    return Work(passes * _forward(config), held)
+    """So many passes as the condenser declares, for a panel of methods."""
+    methods, classes = config["panels"][panel], config["cluster"]["classes"]
+    condenser = presets.condenser_of(config, methods[0], condition)
+    network = _network(config, presets.network_of(config, condition))
+    passes = condenser.plugin.facts["passes"](condenser.options, classes, len(methods))
+    ipc, batch = condenser.values["ipc"], condenser.values.get("batch", 0)
+    sets = 3 * len(methods) * classes * ipc * _values(config) * 4e-6  # with momentum and gradient
+    held = _held(network, max(GRADIENT_CHUNK, ipc))
+    held += _embedded(config, network, min(classes * batch, EMBEDDED + batch))
+    return Work(passes * network.operations, held + sets)
 
 
 def evaluate(config: Config, condition: str, panel: str) -> Work:
-    """Training networks on each instance's set, and the test split's accuracy."""
-    config = resolved(config, condition)
-    options, test = config["evaluate"], config["cluster"]["test"]
-    images = config["cluster"]["classes"] * config["condense"]["ipc"]
-    networks = len(config["panels"][panel]) * options["networks"]
-    passes = networks * (3 * options["epochs"] * images + test)
-    return Work(passes * _forward(config), min(options["batch"], images) * _tensors_mb(config))
+    """Training networks on each method's set, and the test split's accuracy."""
+    options, methods = config["evaluate"], config["panels"][panel]
+    ipc = presets.condenser_of(config, methods[0], condition).values["ipc"]
+    images = config["cluster"]["classes"] * ipc
+    passes = 3 * options["epochs"] * images + config["cluster"]["test"]
+    operations, held = 0.0, 0.0
+    for name, trained in options["networks"].items():
+        network = _network(config, presets.network_named(config, name, "evaluate.networks"))
+        operations += len(methods) * trained * passes * network.operations
+        held = max(held, _held(network, min(options["batch"], images)))
+    return Work(operations, held)
 
 
-def _poisons(config: Config, condition: Mapping[str, Any]) -> int:
-    """P: a number, or a rate of a class, of every class for an untargeted attack."""
-    wanted, data = condition["poisons"], config["cluster"]
-    attacked = data["classes"] if condition["attack"] == "untargeted" else 1
+def _poisons(config: Config, condition: str, every_class: bool) -> int:
+    """P: a number, or a rate of a class, of every class for an attack that poisons all."""
+    wanted, data = config["conditions"][condition]["poisons"], config["cluster"]
+    attacked = data["classes"] if every_class else 1
     if isinstance(wanted, int):
-        return attacked * wanted
+        return int(attacked * wanted)
     return int(attacked * rates.count(wanted, data["train"] // data["classes"]))
 
 
@@ -130,28 +141,20 @@ def _data_mb(config: Config) -> float:
     return (config["cluster"]["train"] + config["cluster"]["test"]) * _values(config) / 1e6
 
 
-def _sides(config: Config) -> list[int]:
-    """The side of each block's input, the first one padded to what ``depth`` halvings divide."""
-    depth = config["network"]["depth"]
-    last = ceil(config["cluster"]["side"] / 2**depth)
-    return [last * 2 ** (depth - block) for block in range(depth)]
-
-
-def _forward(config: Config) -> int:
-    """Operations of one image's embedding: 3 × 3 convolutions from channels to width to width."""
-    width, sides = config["network"]["width"], _sides(config)
-    fan_in = [_channels(config), *[width] * (len(sides) - 1)]
-    return sum(
-        2 * 9 * channels * width * side * side for channels, side in zip(fan_in, sides, strict=True)
+def _network(config: Config, chosen: presets.Chosen) -> Network:
+    """A network of the preset at the size of its images."""
+    cluster = config["cluster"]
+    network: Network = chosen.plugin(
+        _channels(config), cluster["side"], cluster["classes"], chosen.options
     )
+    return network
 
 
-def _features(config: Config) -> int:
-    """D, an embedding's length."""
-    return int(config["network"]["width"] * (_sides(config)[-1] // 2) ** 2)
+def _held(network: Network, images: int) -> float:
+    """MB of so many images differentiated at once."""
+    return images * network.activations * 4e-6
 
 
-def _tensors_mb(config: Config) -> float:
-    """MB that one differentiated image holds: batch × area × width, over the blocks."""
-    values = sum(config["network"]["width"] * side * side for side in _sides(config))
-    return TENSORS * values * 4e-6
+def _embedded(config: Config, network: Network, images: int) -> float:
+    """MB of so many images and their embeddings."""
+    return images * (COPIES * network.features + _values(config)) * 4e-6

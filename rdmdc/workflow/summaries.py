@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rdmdc.reporting import figures, lineage, tables as report
+from rdmdc.reporting import figures, lineage
+from rdmdc.reporting import tables as report
 from rdmdc.storage import artifacts
 from rdmdc.storage.artifacts import Provenance
 

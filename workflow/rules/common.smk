@@ -1,33 +1,31 @@
 # What the rules share: the checked preset, wildcards, and names of files.
 
 import sys
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
-from snakemake.utils import validate
 
-sys.path.insert(0, workflow.basedir)
+sys.path.insert(0, str(Path(workflow.current_basedir).parents[1]))
 
-from rdmdc.workflow import presets as conditions, resources
-from rdmdc.workflow.presets import as_argument
-from rdmdc.workflow.digest import digest
 from rdmdc.errors import InputError
+from rdmdc.workflow.planning import lazily
 
-PYTHON = sys.executable
+with lazily("torch", "pandas", "scipy"):
+    from rdmdc.workflow import checks, job_options, presets, resources
+    from rdmdc.workflow.digest import digest
+    from rdmdc.workflow.job_options import as_argument
 
-try:
-    validate(config, "../schemas/config.schema.yaml")
-except WorkflowError as error:
-    fault = error.__context__  # validate's own message holds the whole schema and the whole config
-    key = ".".join(str(step) for step in fault.absolute_path) or "top level"
-    raise WorkflowError(f"preset {config.get('preset')}: {key}: {fault.message}") from None
-try:
-    conditions.check(config)
-except InputError as error:
-    raise WorkflowError(f"preset {config['preset']}: {error}") from None
+    PYTHON = sys.executable
+    try:
+        config = presets.complete(config)
+        checks.check(config)
+    except InputError as error:
+        raise WorkflowError(f"preset {config.get('preset')}: {error}") from None
 
 PRESET = config["preset"]
 # the default preset's tables and figures lie at the top, where its user looks for them
 SHOWN = "results" if PRESET == "default" else f"results/{PRESET}"
+STAGES = "rdmdc.workflow.stages"
 
 
 wildcard_constraints:
@@ -36,27 +34,34 @@ wildcard_constraints:
     target=r"\d+",
     run=r"\d+",
     epochs=r"\d+",
+    screen=r"[a-z][a-z0-9_]*",
 
 
-def case_pattern(panel):
-    """A regular expression of the cases that run a panel."""
-    attacked = {True: r"/target=\d+", False: ""}
-    return "|".join(
-        name + attacked[config["conditions"][name]["attack"] != "none"]
-        for name in conditions.conditions_of_panel(config, panel)
-    )
+def is_attacked(condition):
+    return config["conditions"][condition]["attack"] != "none"
+
+
+def pattern_of(names):
+    """A regular expression of the cases of some conditions."""
+    return "|".join(name + (r"/target=\d+" if is_attacked(name) else "") for name in names)
 
 
 def poisons_of(wildcards):
     """The poisons of a case; a clean one has none."""
-    if config["conditions"][conditions.condition_of(wildcards.case)]["attack"] == "none":
+    if not is_attacked(presets.condition_of(wildcards.case)):
         return []
-    return f"results/{PRESET}/{wildcards.case}/poisons.parquet"
+    return f"results/{PRESET}/{wildcards.case}/poisons.safetensors"
+
+
+def screening_of(panel):
+    """The screening that a panel's methods use; the screen `none` keeps all and has no file."""
+    name = config["methods"][config["panels"][panel][0]]["screen"]
+    return [] if name == "none" else f"results/{{preset}}/{{case}}/screens/{name}.parquet"
 
 
 def victims_of(wildcards):
-    """The victims that a condition's attack wants."""
-    if config["conditions"][wildcards.condition]["attack"] != "gradient_matching":
+    """The victims that a condition's attack needs."""
+    if not presets.attack_of(config, wildcards.condition).plugin.facts["victims"]:
         return []
     return expand(
         "results/{preset}/victims/epochs={epochs}.safetensors",
@@ -68,19 +73,19 @@ def victims_of(wildcards):
 def targets_of(wildcards):
     """The targets that a case is scored on: its own, or all."""
     name, _, target = wildcards.case.partition("/target=")
-    seeds = [target] if target else conditions.target_seeds(config)
-    return expand("results/{preset}/targets/{target}.parquet", preset=PRESET, target=seeds)
+    seeds = [target] if target else presets.target_seeds(config)
+    return expand("results/{preset}/targets/{target}.safetensors", preset=PRESET, target=seeds)
 
 
 def scores_of(table):
     """All score files of a table's rows, with their clean conditions'."""
-    rows = conditions.table_options(config, table)["rows"]
+    rows = job_options.table(config, table)["rows"]
     return sorted(
         {
-            f"results/{PRESET}/{case}/run={run}/{row['instance']}.scores.parquet"
+            f"results/{PRESET}/{case}/run={run}/{row['method']}.scores.parquet"
             for row in rows
             for condition in (row["condition"], row["clean"])
-            for case in conditions.cases(config, condition)
+            for case in presets.cases(config, condition)
             for run in range(config["runs"])
         }
     )
@@ -108,13 +113,22 @@ def all_tables(form="csv"):
 
 
 def all_figures():
+    if config["figures"] is None:
+        return []
     names = ["targets", "poisons", "synthetic", "accuracy_asr"]
     return expand("{shown}/figures/{name}.{form}", shown=SHOWN, name=names, form=["png", "svg"])
 
 
-def shown_condition():
-    """The condition that the figures show."""
-    return config["conditions"][config["figures"]["condition"]]
+def all_sets():
+    """Every condensed set with its scores, for a preset that has no tables to ask for them."""
+    return [
+        f"results/{PRESET}/{case}/run={run}/{method}.scores.parquet"
+        for condition, own in config["conditions"].items()
+        for case in presets.cases(config, condition)
+        for run in range(config["runs"])
+        for panel in own["panels"]
+        for method in config["panels"][panel]
+    ]
 
 
 def shown_case():
@@ -122,7 +136,7 @@ def shown_case():
     return f"{config['figures']['condition']}/target={config['figures']['target']}"
 
 
-def shown_instances():
-    """All estimator instances of the condition that the figures show."""
-    panels = shown_condition()["panels"]
-    return [instance for panel in panels for instance in config["panels"][panel]]
+def shown_methods():
+    """All methods of the condition that the figures show."""
+    panels = config["conditions"][config["figures"]["condition"]]["panels"]
+    return [method for panel in panels for method in config["panels"][panel]]

@@ -44,8 +44,8 @@ rule table:
     wildcard_constraints:
         table=r"table[a-z0-9_]*",
     params:
-        options=lambda w: as_argument(conditions.table_options(config, w.table)),
-        code=digest("summaries.table"),
+        options=lambda w: as_argument(job_options.table(config, w.table)),
+        code=digest("rdmdc.workflow.summaries"),
     shell:
         "{PYTHON:q} -m rdmdc table --options {params.options:q} --code {params.code}"
         " --scores {input:q} --csv {output.csv:q} --markdown {output.markdown:q}"
@@ -63,106 +63,108 @@ if SHOWN != "results":
             table=r"table[a-z0-9_]*",
 
 
-rule targets_figure:
-    input:
-        test=f"results/{PRESET}/data/test.arrow",
-        targets=expand(
-            "results/{preset}/targets/{target}.parquet",
-            preset=PRESET,
-            target=conditions.target_seeds(config),
-        ),
-    output:
-        png=f"{SHOWN}/figures/targets.png",
-        svg=report(
-            f"{SHOWN}/figures/targets.svg",
-            caption="../report/targets.rst",
-            category="Figures",
-            labels={"Figure": "Targets"},
-        ),
-    log:
-        f"results/{PRESET}/logs/figures/targets.log",
-    params:
-        options=as_argument({"preset": PRESET}),
-        code=digest("summaries.targets_figure"),
-    shell:
-        "{PYTHON:q} -m rdmdc targets-figure --options {params.options:q} --code {params.code}"
-        " --test {input.test:q} --targets {input.targets:q}"
-        " --png {output.png:q} --svg {output.svg:q} 2> {log:q}"
+if config["figures"] is not None:
+
+    rule targets_figure:
+        input:
+            test=f"results/{PRESET}/data/test.safetensors",
+            targets=expand(
+                "results/{preset}/targets/{target}.safetensors",
+                preset=PRESET,
+                target=presets.target_seeds(config),
+            ),
+        output:
+            png=f"{SHOWN}/figures/targets.png",
+            svg=report(
+                f"{SHOWN}/figures/targets.svg",
+                caption="../report/targets.rst",
+                category="Figures",
+                labels={"Figure": "Targets"},
+            ),
+        log:
+            f"results/{PRESET}/logs/figures/targets.log",
+        params:
+            options=as_argument({"preset": PRESET}),
+            code=digest("rdmdc.workflow.summaries"),
+        shell:
+            "{PYTHON:q} -m rdmdc targets-figure --options {params.options:q} --code {params.code}"
+            " --test {input.test:q} --targets {input.targets:q}"
+            " --png {output.png:q} --svg {output.svg:q} 2> {log:q}"
 
 
-rule poisons_figure:
-    input:
-        train=f"results/{PRESET}/data/train.arrow",
-        target=f"results/{PRESET}/targets/{config['figures']['target']}.parquet",
-        poisons=f"results/{PRESET}/{shown_case()}/poisons.parquet",
-    output:
-        png=f"{SHOWN}/figures/poisons.png",
-        svg=report(
-            f"{SHOWN}/figures/poisons.svg",
-            caption="../report/poisons.rst",
-            category="Figures",
-            labels={"Figure": "Poisons"},
-        ),
-    log:
-        f"results/{PRESET}/logs/figures/poisons.log",
-    params:
-        options=as_argument({"eps": shown_condition().get("eps")}),
-        code=digest("summaries.poisons_figure"),
-    shell:
-        "{PYTHON:q} -m rdmdc poisons-figure --options {params.options:q} --code {params.code}"
-        " --train {input.train:q} --target {input.target:q} --poisons {input.poisons:q}"
-        " --png {output.png:q} --svg {output.svg:q} 2> {log:q}"
+    rule poisons_figure:
+        input:
+            train=f"results/{PRESET}/data/train.safetensors",
+            target=f"results/{PRESET}/targets/{config['figures']['target']}.safetensors",
+            poisons=f"results/{PRESET}/{shown_case()}/poisons.safetensors",
+        output:
+            png=f"{SHOWN}/figures/poisons.png",
+            svg=report(
+                f"{SHOWN}/figures/poisons.svg",
+                caption="../report/poisons.rst",
+                category="Figures",
+                labels={"Figure": "Poisons"},
+            ),
+        log:
+            f"results/{PRESET}/logs/figures/poisons.log",
+        params:
+            options=as_argument({"eps": presets.attack_of(config, config["figures"]["condition"]).values.get("eps")}),
+            code=digest("rdmdc.workflow.summaries"),
+        shell:
+            "{PYTHON:q} -m rdmdc poisons-figure --options {params.options:q} --code {params.code}"
+            " --train {input.train:q} --target {input.target:q} --poisons {input.poisons:q}"
+            " --png {output.png:q} --svg {output.svg:q} 2> {log:q}"
 
 
-rule synthetic_figure:
-    input:
-        expand(
-            "results/{preset}/{case}/run={run}/{instance}.parquet",
-            preset=PRESET,
-            case=shown_case(),
-            run=config["figures"]["run"],
-            instance=shown_instances(),
-        ),
-    output:
-        png=f"{SHOWN}/figures/synthetic.png",
-        svg=report(
-            f"{SHOWN}/figures/synthetic.svg",
-            caption="../report/synthetic.rst",
-            category="Figures",
-            labels={"Figure": "Synthetic sets"},
-        ),
-    log:
-        f"results/{PRESET}/logs/figures/synthetic.log",
-    params:
-        options=as_argument(
-            {"labels": [config["estimators"][name]["label"] for name in shown_instances()]}
-        ),
-        code=digest("summaries.synthetic_figure"),
-    shell:
-        "{PYTHON:q} -m rdmdc synthetic-figure --options {params.options:q} --code {params.code}"
-        " --synthetic {input:q} --png {output.png:q} --svg {output.svg:q} 2> {log:q}"
+    rule synthetic_figure:
+        input:
+            expand(
+                "results/{preset}/{case}/run={run}/{method}.safetensors",
+                preset=PRESET,
+                case=shown_case(),
+                run=config["figures"]["run"],
+                method=shown_methods(),
+            ),
+        output:
+            png=f"{SHOWN}/figures/synthetic.png",
+            svg=report(
+                f"{SHOWN}/figures/synthetic.svg",
+                caption="../report/synthetic.rst",
+                category="Figures",
+                labels={"Figure": "Synthetic sets"},
+            ),
+        log:
+            f"results/{PRESET}/logs/figures/synthetic.log",
+        params:
+            options=as_argument(
+                {"labels": [config["methods"][name]["label"] for name in shown_methods()]}
+            ),
+            code=digest("rdmdc.workflow.summaries"),
+        shell:
+            "{PYTHON:q} -m rdmdc synthetic-figure --options {params.options:q} --code {params.code}"
+            " --synthetic {input:q} --png {output.png:q} --svg {output.svg:q} 2> {log:q}"
 
 
-rule accuracy_asr_figure:
-    input:
-        scores_of(config["figures"]["table"]),
-    output:
-        png=f"{SHOWN}/figures/accuracy_asr.png",
-        svg=report(
-            f"{SHOWN}/figures/accuracy_asr.svg",
-            caption="../report/accuracy_asr.rst",
-            category="Figures",
-            labels={"Figure": "Accuracy against ASR"},
-        ),
-    log:
-        f"results/{PRESET}/logs/figures/accuracy_asr.log",
-    params:
-        options=as_argument(conditions.table_options(config, config["figures"]["table"])),
-        code=digest("summaries.accuracy_asr_figure"),
-    shell:
-        "{PYTHON:q} -m rdmdc accuracy-asr-figure --options {params.options:q}"
-        " --code {params.code} --scores {input:q}"
-        " --png {output.png:q} --svg {output.svg:q} 2> {log:q}"
+    rule accuracy_asr_figure:
+        input:
+            scores_of(config["figures"]["table"]),
+        output:
+            png=f"{SHOWN}/figures/accuracy_asr.png",
+            svg=report(
+                f"{SHOWN}/figures/accuracy_asr.svg",
+                caption="../report/accuracy_asr.rst",
+                category="Figures",
+                labels={"Figure": "Accuracy against ASR"},
+            ),
+        log:
+            f"results/{PRESET}/logs/figures/accuracy_asr.log",
+        params:
+            options=as_argument(job_options.table(config, config["figures"]["table"])),
+            code=digest("rdmdc.workflow.summaries"),
+        shell:
+            "{PYTHON:q} -m rdmdc accuracy-asr-figure --options {params.options:q}"
+            " --code {params.code} --scores {input:q}"
+            " --png {output.png:q} --svg {output.svg:q} 2> {log:q}"
 
 
 rule provenance:
@@ -182,7 +184,7 @@ rule provenance:
         f"results/{PRESET}/logs/provenance.log",
     params:
         options=as_argument({"preset": PRESET}),
-        code=digest("summaries.provenance_page"),
+        code=digest("rdmdc.workflow.summaries"),
     shell:
         "{PYTHON:q} -m rdmdc provenance-page --options {params.options:q} --code {params.code}"
         " --artifacts {input:q} --html {output:q} 2> {log:q}"

@@ -1,19 +1,5 @@
-# data → targets → (victims) → poison → condense → evaluate. Each rule passes what its job depends
-# on: the files, the options and a digest of the code that it runs.
-
-
-def dataset_files():
-    """The data set's own files where Snakemake can watch them: Parquet, not folders of images."""
-    if config["dataset"]["source"] != "parquet":
-        return []
-    listed = [config["dataset"][part] for part in ("train", "test")]
-    return [p for part in listed for p in ([part] if isinstance(part, str) else part)]
-
-
-def source_functions():
-    """The functions that read the data set, as roots of a digest; only a folder has a layout."""
-    chosen = (config["dataset"].get(key) for key in ("source", "layout"))
-    return [f"sources.{name}" for name in chosen if name is not None]
+# data → target → (victim) → poison → screen → condense → evaluate. Each rule passes what its job
+# depends on: the files, the options and a digest of the code that it runs.
 
 
 # in the command but not in params: how often state is saved decides no bit, and re-runs nothing
@@ -34,21 +20,30 @@ def run_time(work):
 
 
 def in_panel(stage, panel):
-    """The work of a stage for a panel's instances, by wildcards."""
-    return lambda wildcards: stage(config, conditions.condition_of(wildcards.case), panel)
+    """The work of a stage for a panel's methods, by wildcards."""
+    return lambda wildcards: stage(config, presets.condition_of(wildcards.case), panel)
 
 
-def operations(strategy):
-    """The functions that an augmentation strategy uses, as roots of a digest."""
-    return [f"augment.{name}" for name in strategy or ["identity"]]
+def in_condition(stage):
+    """The work of a stage for a condition, by wildcards."""
+    return lambda wildcards: stage(config, wildcards.condition)
+
+
+def code_of(stage, *chosen):
+    """The digest of a stage with the plug-ins that it runs."""
+    used = {one.plugin.module for one in chosen if one is not None}
+    return digest(f"{STAGES}.{stage}", *sorted(used))
+
+
+SOURCE = presets.source_of(config)
 
 
 rule data:
     input:
-        dataset_files(),
+        SOURCE.plugin.facts["files"](SOURCE.options),
     output:
-        train="results/{preset}/data/train.arrow",
-        test="results/{preset}/data/test.arrow",
+        train="results/{preset}/data/train.safetensors",
+        test="results/{preset}/data/test.safetensors",
     log:
         "results/{preset}/logs/data.log",
     benchmark:
@@ -57,8 +52,8 @@ rule data:
         mem_mb=memory(lambda w: resources.data(config)),
         runtime=run_time(lambda w: resources.data(config)),
     params:
-        options=as_argument(conditions.data_options(config)),
-        code=digest("stages.data", *source_functions()),
+        options=as_argument(job_options.data(config)),
+        code=code_of("data", SOURCE),
     shell:
         "{PYTHON:q} -m rdmdc data --options {params.options:q} --code {params.code}"
         " --train {output.train:q} --test {output.test:q} 2> {log:q}"
@@ -66,26 +61,22 @@ rule data:
 
 rule target:
     input:
-        test="results/{preset}/data/test.arrow",
+        test="results/{preset}/data/test.safetensors",
     output:
-        "results/{preset}/targets/{target}.parquet",
+        "results/{preset}/targets/{target}.safetensors",
     log:
         "results/{preset}/logs/targets/{target}.log",
     params:
-        options=lambda w: as_argument(conditions.target_options(config, int(w.target))),
-        code=digest("stages.target"),
+        options=lambda w: as_argument(job_options.target(config, int(w.target))),
+        code=code_of("target"),
     shell:
         "{PYTHON:q} -m rdmdc target --options {params.options:q} --code {params.code}"
         " --test {input.test:q} --target {output:q} 2> {log:q}"
 
 
-def victim_operations():
-    return operations(config["pretrain"]["augmentation"]) if "pretrain" in config else []
-
-
 rule victim:
     input:
-        train="results/{preset}/data/train.arrow",
+        train="results/{preset}/data/train.safetensors",
     output:
         "results/{preset}/victims/epochs={epochs}.safetensors",
     log:
@@ -98,44 +89,39 @@ rule victim:
         mem_mb=memory(lambda w: resources.victim(config, int(w.epochs))),
         runtime=run_time(lambda w: resources.victim(config, int(w.epochs))),
     params:
-        options=lambda w: as_argument(conditions.pretrain_options(config, int(w.epochs))),
-        code=digest("stages.victim", *victim_operations()),
+        options=lambda w: as_argument(job_options.victim(config, int(w.epochs))),
+        code=code_of("victim", presets.network_of(config)),
     shell:
         "{PYTHON:q} -m rdmdc victim --options {params.options:q} --code {params.code}"
         " --checkpoint-minutes {MINUTES}"
         " --train {input.train:q} --weights {output:q} 2> {log:q}"
 
 
-def poison_code(wildcards):
-    attack = config["conditions"][wildcards.condition]["attack"]
-    crafting = config["attacks"].get(attack)
-    used = []
-    if crafting is not None and attack != "direct":
-        used = [f"attacks.{crafting['optimiser']}", *operations(crafting["augmentation"])]
-    return digest("stages.poison", f"attacks.{attack}", *used)
-
-
 rule poison:
     input:
-        train="results/{preset}/data/train.arrow",
-        target="results/{preset}/targets/{target}.parquet",
+        train="results/{preset}/data/train.safetensors",
+        target="results/{preset}/targets/{target}.safetensors",
         victims=victims_of,
     output:
-        poisons="results/{preset}/{condition}/target={target}/poisons.parquet",
+        poisons="results/{preset}/{condition}/target={target}/poisons.safetensors",
         trace="results/{preset}/{condition}/target={target}/poisons.trace.parquet",
     log:
         "results/{preset}/logs/{condition}/target={target}/poisons.log",
     benchmark:
         "results/{preset}/benchmarks/{condition}/target={target}/poisons.tsv"
-    priority: 2  # the longest chains first, so that no core waits at the end
+    priority: 3  # the longest chains first, so that no core waits at the end
     threads: config["threads"]
     resources:
         gpu=GPUS,
-        mem_mb=memory(lambda w: resources.poison(config, w.condition)),
-        runtime=run_time(lambda w: resources.poison(config, w.condition)),
+        mem_mb=memory(in_condition(resources.poison)),
+        runtime=run_time(in_condition(resources.poison)),
     params:
-        options=lambda w: as_argument(conditions.poison_options(config, w.condition, int(w.target))),
-        code=poison_code,
+        options=lambda w: as_argument(job_options.poison(config, w.condition, int(w.target))),
+        code=lambda w: code_of(
+            "poison",
+            presets.attack_of(config, w.condition),
+            presets.network_of(config, w.condition),
+        ),
     shell:
         "{PYTHON:q} -m rdmdc poison --options {params.options:q} --code {params.code}"
         " --checkpoint-minutes {MINUTES}"
@@ -143,40 +129,80 @@ rule poison:
         " --poisons {output.poisons:q} --trace {output.trace:q} 2> {log:q}"
 
 
+rule screen:
+    input:
+        train="results/{preset}/data/train.safetensors",
+        poisons=poisons_of,
+    output:
+        "results/{preset}/{case}/screens/{screen}.parquet",
+    log:
+        "results/{preset}/logs/{case}/screens/{screen}.log",
+    benchmark:
+        "results/{preset}/benchmarks/{case}/screens/{screen}.tsv"
+    wildcard_constraints:
+        case=pattern_of(config["conditions"]),
+    priority: 2
+    threads: config["threads"]
+    resources:
+        gpu=GPUS,
+        mem_mb=memory(
+            lambda w: resources.screen(config, presets.condition_of(w.case), w.screen)
+        ),
+        runtime=run_time(
+            lambda w: resources.screen(config, presets.condition_of(w.case), w.screen)
+        ),
+    params:
+        options=lambda w: as_argument(job_options.screen(config, w.case, w.screen)),
+        code=lambda w: code_of(
+            "screen",
+            presets.chosen(config, "screen", w.screen, "screens"),
+            presets.network_of(config, presets.condition_of(w.case)),
+        ),
+    shell:
+        "{PYTHON:q} -m rdmdc screen --options {params.options:q} --code {params.code}"
+        " --checkpoint-minutes {MINUTES}"
+        " --train {input.train:q} --poisons {input.poisons:q} --screening {output:q} 2> {log:q}"
+
+
 def condense_code(wildcards, panel):
-    settings = conditions.resolved(config, conditions.condition_of(wildcards.case))
-    functions = {config["estimators"][name]["function"] for name in config["panels"][panel]}
-    return digest(
-        "stages.synthetic",
-        f"condense.{settings['condense']['initialisation']}",
-        *(f"estimators.{name}" for name in sorted(functions)),
-        *operations(config["augmentation"]),
+    condition, methods = presets.condition_of(wildcards.case), config["panels"][panel]
+    return code_of(
+        "condense",
+        presets.condenser_of(config, methods[0], condition),
+        presets.network_of(config, condition),
+        *(presets.estimator_of(config, method) for method in methods),
     )
 
 
-# One rule a panel: all its estimators condense a case in lockstep, in one job.
-for panel, instances in config["panels"].items():
-    if not conditions.conditions_of_panel(config, panel):
+EVALUATORS = [
+    presets.network_named(config, name, "evaluate.networks")
+    for name in config["evaluate"]["networks"]
+]
+
+# Two rules a panel: all its methods condense a case in lockstep, in one job, and another evaluates.
+for panel, methods in config["panels"].items():
+    if not presets.conditions_of_panel(config, panel):
         continue
 
     rule:
         name:
             f"condense_{panel}"
         input:
-            train="results/{preset}/data/train.arrow",
+            train="results/{preset}/data/train.safetensors",
             poisons=poisons_of,
+            screening=screening_of(panel),
         output:
             expand(
-                "results/{{preset}}/{{case}}/run={{run}}/{instance}{part}.parquet",
-                instance=instances,
-                part=["", ".trace"],
+                "results/{{preset}}/{{case}}/run={{run}}/{method}{part}",
+                method=methods,
+                part=[".safetensors", ".trace.parquet"],
             ),
         log:
             f"results/{{preset}}/logs/{{case}}/run={{run}}/{panel}.condense.log",
         benchmark:
             f"results/{{preset}}/benchmarks/{{case}}/run={{run}}/{panel}.condense.tsv"
         wildcard_constraints:
-            case=case_pattern(panel),
+            case=pattern_of(presets.conditions_of_panel(config, panel)),
         priority: 1
         threads: config["threads"]
         resources:
@@ -186,35 +212,34 @@ for panel, instances in config["panels"].items():
         params:
             folder="results/{preset}/{case}/run={run}",
             options=lambda w, panel=panel: as_argument(
-                conditions.synthetic_options(config, w.case, int(w.run), panel)
+                job_options.condense(config, w.case, int(w.run), panel)
             ),
             code=lambda w, panel=panel: condense_code(w, panel),
         shell:
-            "{PYTHON:q} -m rdmdc synthetic --options {params.options:q} --code {params.code}"
+            "{PYTHON:q} -m rdmdc condense --options {params.options:q} --code {params.code}"
             " --checkpoint-minutes {MINUTES}"
-            " --train {input.train:q} --poisons {input.poisons:q} --folder {params.folder:q}"
-            " 2> {log:q}"
+            " --train {input.train:q} --poisons {input.poisons:q}"
+            " --screening {input.screening:q} --folder {params.folder:q} 2> {log:q}"
 
     rule:
         name:
             f"evaluate_{panel}"
         input:
-            test="results/{preset}/data/test.arrow",
+            test="results/{preset}/data/test.safetensors",
             targets=targets_of,
             synthetic=expand(
-                "results/{{preset}}/{{case}}/run={{run}}/{instance}.parquet", instance=instances
+                "results/{{preset}}/{{case}}/run={{run}}/{method}.safetensors", method=methods
             ),
         output:
             expand(
-                "results/{{preset}}/{{case}}/run={{run}}/{instance}.scores.parquet",
-                instance=instances,
+                "results/{{preset}}/{{case}}/run={{run}}/{method}.scores.parquet", method=methods
             ),
         log:
             f"results/{{preset}}/logs/{{case}}/run={{run}}/{panel}.evaluate.log",
         benchmark:
             f"results/{{preset}}/benchmarks/{{case}}/run={{run}}/{panel}.evaluate.tsv"
         wildcard_constraints:
-            case=case_pattern(panel),
+            case=pattern_of(presets.conditions_of_panel(config, panel)),
         threads: config["threads"]
         resources:
             gpu=GPUS,
@@ -223,11 +248,11 @@ for panel, instances in config["panels"].items():
         params:
             folder="results/{preset}/{case}/run={run}",
             options=lambda w, panel=panel: as_argument(
-                conditions.scores_options(config, w.case, int(w.run), panel)
+                job_options.evaluate(config, w.case, int(w.run), panel)
             ),
-            code=digest("stages.scores", *operations(config["evaluate"]["augmentation"])),
+            code=code_of("evaluate", *EVALUATORS),
         shell:
-            "{PYTHON:q} -m rdmdc scores --options {params.options:q} --code {params.code}"
+            "{PYTHON:q} -m rdmdc evaluate --options {params.options:q} --code {params.code}"
             " --checkpoint-minutes {MINUTES}"
             " --test {input.test:q} --targets {input.targets:q} --folder {params.folder:q}"
             " 2> {log:q}"

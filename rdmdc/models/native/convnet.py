@@ -1,35 +1,62 @@
-"""The ConvNet on a CPU by ``convnet.c``, compiled once a machine, behind torch's autograd.
+"""The ConvNet on a CPU by ``convnet.c``, behind torch's autograd.
 
 What it computes is `ConvNet.embed`, in another order of sums: single precision differs by 1e-6, and
-`half` products by 1e-2, since Winograd's transforms enlarge the rounding to bf16.
+products of bf16 by 1e-2, since Winograd's transforms enlarge the rounding to bf16.
 """
 
+from __future__ import annotations
+
 import ctypes
-import hashlib
 import math
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from rdmdc.errors import InputError
+from rdmdc.models.native.library import LANES, check, library
+from rdmdc.models.network import KernelError, Kernels, NetworkError
 
-SOURCE = Path(__file__).with_name("convnet.c")
-FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-fopenmp")  # the OpenMP that torch loaded
-LANES = 16  # channels in a vector, as in convnet.c
 GROUP = 8  # images at once, as in convnet.c
 DEPTH = 8  # the most blocks, as in convnet.c
 SLICE = 64  # images whose weights' gradients are summed in one go: fixes the order of the sum
+
+
+class Sizes(Protocol):
+    """What the kernels ask of a network: images (channels, side, side), blocks of ``width``."""
+
+    channels: int
+    side: int
+    width: int
+    depth: int
+
+    @property
+    def padded(self) -> int:
+        """The side that the first block sees."""
+
+    @property
+    def features(self) -> int:
+        """D, the embedding's length."""
+
+
+def kernels(network: Sizes, precision: str) -> Kernels:
+    """The network's embedding by the kernels, in precision "float32" or "bfloat16".
+
+    Raises KernelError where they cannot be compiled or have no such network, and NetworkError where
+    this processor has no products of bf16.
+    """
+    if network.width % LANES:
+        raise KernelError(f"network.width {network.width} is no multiple of {LANES}")
+    halved = precision == "bfloat16"
+    if halved and not library().has_half():
+        raise NetworkError(
+            "precision is bfloat16, but this processor has no products of it (AVX-512 BF16);"
+            " set precision: float32"
+        )
+    library()
+    return partial(embed, network, halved)
 
 
 def _into_domain() -> Tensor:
@@ -45,114 +72,6 @@ def _into_domain() -> Tensor:
 
 
 _INTO_DOMAIN = _into_domain().float()
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """A network's sizes: images (channels, side, side), classes, blocks of so many channels."""
-
-    channels: int
-    side: int
-    classes: int
-    width: int
-    depth: int
-
-    @property
-    def padded(self) -> int:
-        """The side that the first block sees: the next that 2^depth divides."""
-        return -(-self.side // 2**self.depth) * 2**self.depth
-
-    @property
-    def features(self) -> int:
-        """D, the embedding's length."""
-        return self.width * (self.padded // 2**self.depth) ** 2
-
-
-running = False
-"""Whether what has kernels here runs by them; `networks.compiling` says so."""
-
-half = False
-"""Whether products with frozen weights are of bf16; `networks.compiling` says so."""
-
-
-class NativeError(InputError):
-    """The kernels cannot be compiled, loaded or run here; the message says why."""
-
-
-def supports(network: Sizes, device: str) -> bool:
-    """Whether convnet.c has this network: vectors of 16 channels, at most 8 blocks, on a CPU."""
-    return device == "cpu" and network.width % LANES == 0 and network.depth <= DEPTH
-
-
-def cannot(width: int) -> str | None:
-    """Why networks of this width cannot run by convnet.c here; None where they can."""
-    if width % LANES:
-        return f"network.width {width} is no multiple of {LANES}"
-    try:
-        library()
-    except NativeError as error:
-        return str(error)
-    return None
-
-
-def has_half() -> bool:
-    """Whether the kernels were compiled for a processor that multiplies bf16 (AVX-512 BF16)."""
-    return bool(library().has_half())
-
-
-@cache
-def library() -> ctypes.CDLL:
-    """The compiled kernels; raises NativeError with the reason where there can be none."""
-    compiler = os.environ.get("CC", "cc")
-    if shutil.which(compiler) is None:
-        raise NativeError(f"there is no C compiler {compiler}")
-    kind = f"{FLAGS} {compiler} {processor()}".encode()
-    name = hashlib.sha256(SOURCE.read_bytes() + kind).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "rdmdc").expanduser()
-    path = folder / f"convnet-{name}.so"
-    try:
-        if not path.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            _compile(compiler, path)
-        loaded = ctypes.CDLL(str(path))
-    except OSError as error:
-        raise NativeError(f"{path}: {error}; set XDG_CACHE_HOME") from error
-    _keep_pages()
-    at, number = ctypes.c_void_p, ctypes.c_int
-    loaded.forward.argtypes = [at, at, number, at, at, number]
-    loaded.backward.argtypes = [at, at, number, at, at, at, at, number, number]
-    loaded.tangents.argtypes = [at, at, at, number, at, at, at, at, number]
-    loaded.sort_samples.argtypes = [at, number, number, ctypes.c_long, at, number]
-    return loaded
-
-
-def _keep_pages() -> None:
-    """Let glibc use freed memory again: fresh pages for every temporary tensor cost a tenth."""
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD in glibc's malloc.h
-            mallopt(option, 1 << 30)
-
-
-def processor() -> str:
-    """A name for what the processor can do: folders may be shared by machines of several kinds."""
-    abilities = platform.processor()
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        abilities = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return f"{platform.machine()} {hashlib.sha256(abilities.encode()).hexdigest()[:8]}"
-
-
-def _compile(compiler: str, path: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder, path.name)
-        command = [compiler, *FLAGS, "-o", str(made), str(SOURCE), "-lm"]
-        run = subprocess.run(command, capture_output=True, text=True, check=False)
-        if run.returncode:
-            lines = run.stderr.strip().splitlines()
-            why = lines[-1] if lines else f"exit code {run.returncode}"
-            raise NativeError(f"{compiler} fails: {why}")
-        os.replace(made, path)
 
 
 # --- what C sees -----------------------------------------------------------------------------
@@ -243,28 +162,10 @@ def _transformed(kernel: Tensor, halved: bool) -> Tensor:
     return even.transpose(3, 4).to(torch.bfloat16).contiguous()
 
 
-def sort_samples(values: Tensor) -> Tensor:
-    """(B, N, D) with each feature's N values in ascending order, as torch.sort along N."""
-    lanes = values.shape[2] % LANES == 0
-    if not (running and lanes and values.dtype == torch.float32 and values.device.type == "cpu"):
-        return values.sort(dim=1).values
-    values = values.contiguous()
-    ordered = torch.empty_like(values)
-    status = library().sort_samples(
-        values.data_ptr(),
-        len(values),
-        *values.shape[1:],
-        ordered.data_ptr(),
-        torch.get_num_threads(),
-    )
-    _check(status)
-    return ordered
-
-
 # --- autograd --------------------------------------------------------------------------------
 
 
-def embed(network: Sizes, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
+def embed(network: Sizes, halved: bool, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
     """Embeddings (N, D) of inputs (N, C, H, W), differentiable by inputs and weights.
 
     Gradients by weights are differentiable once more, by inputs and by what the embeddings feed:
@@ -272,7 +173,7 @@ def embed(network: Sizes, weights: Mapping[str, Tensor], images: Tensor) -> Tens
     """
     names = [n for b in range(network.depth) for n in (f"conv{b}.weight", f"norm{b}.weight")]
     names += [f"norm{b}.bias" for b in range(network.depth)]
-    result: Tensor = _Embed.apply(images, network, names, *(weights[n] for n in names))
+    result: Tensor = _Embed.apply(images, network, halved, names, *(weights[n] for n in names))
     return result
 
 
@@ -283,19 +184,24 @@ class _Pass:
     network: Sizes
     weights: Mapping[str, Tensor]
     ready: _Weights
-    kept: "_Room | None"
+    kept: _Room | None
     trains: bool
 
 
 class _Embed(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, images: Tensor, network: Sizes, names: list[str], *weights: Tensor
+        ctx: Any,
+        images: Tensor,
+        network: Sizes,
+        halved: bool,
+        names: list[str],
+        *weights: Tensor,
     ) -> Tensor:
         images = images.contiguous()
         back, trains = any(ctx.needs_input_grad), any(ctx.needs_input_grad[1:])
         named = dict(zip(names, weights, strict=True))
-        ready = _prepare(network, named, back=back, halved=half and not trains)
+        ready = _prepare(network, named, back=back, halved=halved and not trains)
         kept = _Room(network, len(images)) if back else None
         embeddings = torch.empty(len(images), network.features)
         status = library().forward(
@@ -306,7 +212,7 @@ class _Embed(torch.autograd.Function):
             ctypes.byref(kept.pointers() if kept else Kept()),
             torch.get_num_threads(),
         )
-        _check(status)
+        check(status)
         ctx.save_for_backward(images)
         ctx.done = _Pass(network, named, ready, kept, trains)
         return embeddings
@@ -317,7 +223,7 @@ class _Embed(torch.autograd.Function):
         made = _Gradients.apply(by_embeddings, images, ctx.done, ctx.needs_input_grad[0])
         by_images, *by_weights = made
         by_weights = by_weights or [None] * len(ctx.done.weights)
-        return (by_images, None, None, *by_weights)
+        return (by_images, None, None, None, *by_weights)
 
 
 class _Gradients(torch.autograd.Function):
@@ -352,7 +258,7 @@ class _Gradients(torch.autograd.Function):
             SLICE if trains else GROUP,
             torch.get_num_threads(),
         )
-        _check(status)
+        check(status)
         ctx.save_for_backward(by_embeddings, images)
         ctx.done = done
         ctx.set_materialize_grads(False)
@@ -372,7 +278,7 @@ class _Gradients(torch.autograd.Function):
         """Σ ⟨v, gradient by weights⟩ is the derivative along v of Σ ⟨by_embeddings, embeddings⟩:
         its own gradients are the tangents of the embeddings and of the gradient by images."""
         if by_by_images is not None:
-            raise NativeError(
+            raise KernelError(
                 "gradients by images are not differentiable once more here; set compile: false"
             )
         by_embeddings, images = ctx.saved_tensors
@@ -395,7 +301,7 @@ class _Gradients(torch.autograd.Function):
             by_images.data_ptr(),
             torch.get_num_threads(),
         )
-        _check(status)
+        check(status)
         return embeddings, by_images, None, None
 
 
@@ -423,8 +329,3 @@ class _Room:
 
     def pointers(self) -> Kept:
         return Kept(*(_at(self.kept[name]) for name in ("pooled", "normalised", "scale")))
-
-
-def _check(status: int) -> None:
-    if status:
-        raise NativeError("there is no memory for the network's scratch; lower the batch")

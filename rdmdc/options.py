@@ -1,0 +1,162 @@
+"""Options of plug-ins and stages: frozen dataclasses whose fields say what they mean.
+
+A field states its text, bounds and unit once. The preset's schema, its error messages and the
+reference page of the documentation are made from it. No field has a default: a preset is complete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, NewType
+
+from rdmdc import rates
+from rdmdc.errors import InputError
+
+Rate = NewType("Rate", str)
+"""An exact fraction in [0, 1], written as a string such as "3/10"."""
+
+BOUNDS = {
+    "at_least": ("at least", lambda value, bound: value >= bound),
+    "at_most": ("at most", lambda value, bound: value <= bound),
+    "above": ("above", lambda value, bound: value > bound),
+    "below": ("below", lambda value, bound: value < bound),
+    "choices": ("one of", lambda value, bound: value in bound),
+}
+"""What bounds a value, in words and as a test; for a tuple each of its elements is tested."""
+
+
+class OptionError(InputError):
+    """An option that does not fit; the message names the field, its value and its bounds."""
+
+
+def option(
+    text: str,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    unit: str | None = None,
+) -> Any:
+    """A field of an options dataclass: what it means in a sentence, its bounds and its unit."""
+    bounds = {
+        "at_least": at_least,
+        "at_most": at_most,
+        "above": above,
+        "below": below,
+        "choices": choices,
+    }
+    stated = {name: bound for name, bound in bounds.items() if bound is not None}
+    return dataclasses.field(metadata={"text": text, "unit": unit, **stated})
+
+
+def fields(options: type | None) -> dict[str, tuple[Any, Mapping[str, Any]]]:
+    """Each field's type and metadata, by name; none for a plug-in without options."""
+    if options is None:
+        return {}
+    hints = typing.get_type_hints(options)
+    return {
+        field.name: (hints[field.name], field.metadata) for field in dataclasses.fields(options)
+    }
+
+
+def build(options: type | None, values: Mapping[str, Any], where: str) -> Any:
+    """An instance of the options dataclass; None for a plug-in without options.
+
+    Raises OptionError for a missing or an unknown key, a wrong type and a value outside its bounds;
+    ``where`` is the place in the preset that the message names.
+    """
+    known = fields(options)
+    for key in values:
+        if key not in known:
+            near = get_close_matches(key, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            listed = ", ".join(known) or "none"
+            raise OptionError(f"{where}: unknown option {key!r}{hint} (options: {listed})")
+    missing = [key for key in known if key not in values]
+    if missing:
+        text = known[missing[0]][1].get("text", "")
+        raise OptionError(f"{where}: option {missing[0]!r} is missing: {text}")
+    if options is None:
+        return None
+    checked = {
+        key: _checked(kind, metadata, values[key], f"{where}.{key}")
+        for key, (kind, metadata) in known.items()
+    }
+    return options(**checked)
+
+
+def plain(value: Any) -> Any:
+    """Options as what JSON holds: dicts and lists, for a job's command line and its artifacts."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
+    if isinstance(value, tuple | list):
+        return [plain(element) for element in value]
+    return value
+
+
+def _checked(kind: Any, metadata: Mapping[str, Any], value: Any, where: str) -> Any:
+    """The value in its type, within its bounds."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        faults = []
+        for one in (argument for argument in arguments if argument is not type(None)):
+            try:
+                return _checked(one, metadata, value, where)
+            except OptionError as error:
+                faults.append(error)
+        raise faults[-1]
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, Mapping):
+            raise OptionError(f"{where}: {value!r} is not a section of options")
+        return build(kind, value, where)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise OptionError(f"{where}: {value!r} is not a list")
+        twice = [one for index, one in enumerate(value) if one in value[:index]]
+        if twice:
+            raise OptionError(f"{where}: {twice[0]!r} is listed twice; remove one")
+        return tuple(_checked(arguments[0], metadata, one, where) for one in value)
+    if origin in (dict, Mapping) or kind in (dict, Mapping):
+        if not isinstance(value, Mapping):
+            raise OptionError(f"{where}: {value!r} is not a mapping")
+        return value
+    if kind is Rate:
+        if not isinstance(value, str):
+            raise OptionError(f'{where}: {value!r} is no fraction; write one such as "3/10"')
+        try:
+            rates.parse(value)
+        except rates.RateError as error:
+            raise OptionError(f"{where}: {error}") from error
+    elif not _is(kind, value):
+        raise OptionError(f"{where}: {value!r} is not of type {_name(kind)}")
+    for name, (words, holds) in BOUNDS.items():
+        bound = metadata.get(name)
+        if bound is not None and not holds(value, bound):
+            shown = ", ".join(map(str, bound)) if name == "choices" else bound
+            raise OptionError(f"{where}: {value!r} must be {words} {shown}")
+    return float(value) if kind is float else value
+
+
+def _is(kind: Any, value: Any) -> bool:
+    """True if a value from YAML is of the type. A whole number is a float too; a bool is no number."""
+    if kind is bool:
+        return isinstance(value, bool)
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _name(kind: Any) -> str:
+    return {int: "whole number", float: "number", bool: "true or false", str: "text"}.get(
+        kind, getattr(kind, "__name__", str(kind))
+    )

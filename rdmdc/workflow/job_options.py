@@ -1,0 +1,132 @@
+"""The options of each job: all that its result depends on beside its input files and its code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rdmdc.workflow import presets
+from rdmdc.workflow.presets import Config
+
+COMMON = ("dataset", "seed", "device", "threads", "compile")
+
+
+def as_argument(options: Mapping[str, Any]) -> str:
+    """Options as the one line of JSON that a job gets and its artifacts keep."""
+    return json.dumps(options, sort_keys=True)
+
+
+def _common(config: Config, condition: str | None = None) -> dict[str, Any]:
+    network = presets.network_of(config, condition).as_argument()
+    return {**{key: config[key] for key in COMMON}, "network": network}
+
+
+def data(config: Config) -> dict[str, Any]:
+    """Options of decoding the data set, with the content of one that the package holds."""
+    source = presets.source_of(config)
+    content = source.plugin.facts["content"](source.options)
+    return {"dataset": config["dataset"], **({"content": content} if content else {})}
+
+
+def target(config: Config, seed: int) -> dict[str, Any]:
+    """Options of a target: its seed, or what the preset lists of it."""
+    entry = next(t for t in config["targets"] if presets.target_seed(t) == seed)
+    listed = {"seed": seed} if isinstance(entry, int) else dict(entry)
+    return {"dataset": config["dataset"], "target": listed}
+
+
+def victim(config: Config, epochs: int) -> dict[str, Any]:
+    """Options of a victim: trained so many epochs."""
+    return {**_common(config), "pretrain": {**config["pretrain"], "epochs": epochs}}
+
+
+def poison(config: Config, condition: str, target: int) -> dict[str, Any]:
+    """Options of crafting a condition's poisons for a target."""
+    attack = presets.attack_of(config, condition)
+    assert attack is not None  # a clean condition has no such job
+    options = {
+        **_common(config, condition),
+        "attack": attack.as_argument(),
+        "poisons": config["conditions"][condition]["poisons"],
+        "target": target,
+    }
+    if attack.plugin.options is not None and not attack.plugin.facts["victims"]:
+        options["precision"] = config["precision"]  # victims' weights are not frozen
+    return options
+
+
+def screen(config: Config, case: str, name: str) -> dict[str, Any]:
+    """Options of screening a case's training set."""
+    return {
+        **_common(config, presets.condition_of(case)),
+        "case": case,
+        "precision": config["precision"],
+        "augmentation": config["augmentation"],
+        "screen": presets.chosen(config, "screen", name, "screens").as_argument(),
+    }
+
+
+def condense(config: Config, case: str, run: int, panel: str) -> dict[str, Any]:
+    """Options of condensing a case by a panel's methods."""
+    condition, methods = presets.condition_of(case), config["panels"][panel]
+    estimators = {name: presets.estimator_of(config, name) for name in methods}
+    return {
+        **_common(config, condition),
+        "case": case,
+        "run": run,
+        "precision": config["precision"],
+        "augmentation": config["augmentation"],
+        "screen": presets.screen_of(config, methods[0]).as_argument(),
+        "condenser": presets.condenser_of(config, methods[0], condition).as_argument(),
+        "estimators": {
+            name: None if chosen is None else chosen.as_argument()
+            for name, chosen in estimators.items()
+        },
+    }
+
+
+def evaluate(config: Config, case: str, run: int, panel: str) -> dict[str, Any]:
+    """Options of evaluating a panel's sets of a case."""
+    evaluate = dict(config["evaluate"])
+    networks = {
+        name: {
+            "trained": trained,
+            "network": presets.network_named(config, name, "evaluate.networks").as_argument(),
+        }
+        for name, trained in evaluate.pop("networks").items()
+    }
+    return {
+        **{key: config[key] for key in COMMON},
+        "case": case,
+        "run": run,
+        "evaluate": evaluate,
+        "networks": networks,
+        "methods": config["panels"][panel],
+    }
+
+
+def table(config: Config, name: str) -> dict[str, Any]:
+    """Options of a table: a row for each condition and method, with what is printed of them."""
+    table, rows = config["tables"][name], []
+    for row in table["rows"]:
+        condition = config["conditions"][row["condition"]]
+        attack = presets.attack_of(config, row["condition"])
+        for method in row["methods"]:
+            rows.append(
+                {
+                    "condition": row["condition"],
+                    "clean": condition["clean"],
+                    "key": method,
+                    "method": config["methods"][method]["label"],
+                    "attack": condition["label"],
+                    "eps": None if attack is None else attack.values.get("eps"),
+                }
+            )
+    return {
+        "preset": config["preset"],
+        "title": table["title"],
+        "note": config["description"],
+        "reference": table["reference"],
+        "rows": rows,
+    }

@@ -1,0 +1,1 @@
+"""The stages: each loads its inputs, calls one pure function and saves what that returns."""

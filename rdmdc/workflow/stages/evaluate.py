@@ -1,0 +1,68 @@
+"""Train networks on each synthetic set of a panel and score them."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+import pandas as pd
+
+from rdmdc.checkpoints import Part
+from rdmdc.metrics.evaluate import evaluate
+from rdmdc.models.training import Schedule
+from rdmdc.options import build
+from rdmdc.progress import Progress
+from rdmdc.storage import artifacts
+from rdmdc.workflow.presets import condition_of
+from rdmdc.workflow.stages.job import begin, checkpoints, expect, network_of
+
+PATHS = {"test": "one", "targets": "any", "folder": "one"}
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train networks on each synthetic set of a panel in the folder and score them."""
+    options = args.options
+    provenance = begin(args, [args.test, *args.targets])
+    test = artifacts.load_images(args.test, expect(args, "dataset"))
+    chosen = [artifacts.load_target(p, expect(args, "dataset"), test) for p in args.targets]
+    expected = expect(args, "dataset", "seed", "case", "run")
+    schedule = build(Schedule, options["evaluate"], "evaluate")
+    sets = {name: args.folder / f"{name}.parquet" for name in options["methods"]}
+    hashes = {str(path): artifacts.verified(path) for path in sets.values()}
+    everything = replace(provenance, inputs={**provenance.inputs, **hashes})
+    work = [(method, name) for method in sets for name in options["networks"]]
+    first = args.folder / f"{options['methods'][0]}.scores.parquet"
+    with checkpoints(args, everything, first) as saved:
+        state = saved.resume()
+        scored = list(state.facts["scored"]) if state else []
+        for method, name in work[len(scored) :]:
+            wanted = options["networks"][name]
+            network = network_of(args, test, wanted["network"])
+            rows = evaluate(
+                artifacts.load_synthetic(sets[method], expected | {"method": method}, test),
+                test,
+                chosen,
+                network,
+                schedule,
+                wanted["trained"],
+                options["seed"],
+                options["run"],
+                options["device"],
+                Progress(f"evaluate {method} by {name}"),
+                Part(saved, state, {"scored": scored}),
+            )
+            state = None  # it belongs to the first that was not done
+            scored = [*scored, rows.to_dict("records")]
+        for method, path in sets.items():
+            parts = [
+                pd.DataFrame(rows).assign(architecture=name)
+                for (of, name), rows in zip(work, scored, strict=True)
+                if of == method
+            ]
+            rows = pd.concat(parts, ignore_index=True).assign(
+                condition=condition_of(options["case"]), run=options["run"], method=method
+            )
+            inputs = {**provenance.inputs, str(path): hashes[str(path)]}
+            kept = {key: value for key, value in options.items() if key != "methods"}
+            mine = replace(provenance, inputs=inputs, options=kept | {"method": method})
+            artifacts.save_rows(args.folder / f"{method}.scores.parquet", "scores", rows, mine)

@@ -1,0 +1,79 @@
+"""What the stages share: setting torch up, plug-ins from options, checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rdmdc import plugins
+from rdmdc.errors import InputError
+from rdmdc.models import running
+from rdmdc.models.network import Network, NetworkError
+from rdmdc.options import build
+from rdmdc.records import LabelledImages
+from rdmdc.storage.artifacts import Provenance
+from rdmdc.storage.checkpoints import JobCheckpoints
+
+Expected = dict[str, Any]
+
+
+def begin(args: argparse.Namespace, inputs: list[Path]) -> Provenance:
+    """Note the start of a job and hash its inputs."""
+    if args.options.get("device") == "cuda" and not torch.cuda.is_available():
+        raise InputError("device is cuda, but torch sees no CUDA device here; set device: cpu")
+    if "threads" in args.options:
+        torch.set_num_threads(args.options["threads"])
+    return Provenance.begin(args.stage, args.options, args.code, inputs)
+
+
+def expect(args: argparse.Namespace, *keys: str) -> Expected:
+    """The options that an input must have been made with, to be used in this job."""
+    return {key: args.options[key] for key in keys}
+
+
+def plugin_of(kind: str, argument: Mapping[str, Any]) -> tuple[plugins.Plugin, Any]:
+    """The plug-in that a job's options name, and its own options as its record."""
+    values = dict(argument)
+    name = values.pop("use")
+    plugin = plugins.get(kind, name, f"{kind}")
+    return plugin, build(plugin.options, values, f"{kind} {name}")
+
+
+def network_of(
+    args: argparse.Namespace, images: LabelledImages, argument: Mapping[str, Any] | None = None
+) -> Network:
+    """The network of the job's options, or another, at the images' size; it runs as they say.
+
+    Says so on stderr where its kernels cannot be compiled. Raises NetworkError where the network
+    does not fit the images.
+    """
+    options = args.options
+    _, channels, height, width = images.pixels.shape
+    if height != width:
+        raise NetworkError(f"images are {height} × {width}, not square; set dataset.size")
+    family, own = plugin_of("network", argument or options["network"])
+    network: Network = family(channels, height, len(images.class_names), own)
+    precision = options.get("precision", "float32")  # where weights are frozen
+    reason = running.compiling(options["compile"], options["device"], network, precision)
+    if reason is not None:
+        print(f"compile: {reason}; networks run uncompiled, much slower", file=sys.stderr)
+    return network
+
+
+def checkpoints(
+    args: argparse.Namespace, provenance: Provenance, output: Path
+) -> JobCheckpoints:
+    """The job's checkpoints beside an output; only what decides the same bits resumes one."""
+    identity = {
+        "stage": provenance.stage,
+        "options": provenance.options,
+        "code": provenance.code,
+        "inputs": provenance.inputs,
+        **running.arithmetic(args.options["device"]),
+    }
+    return JobCheckpoints(output, args.checkpoint_minutes, identity)
