@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -15,6 +17,7 @@ import reproduction  # noqa: E402
 from reproduction import EvidenceError  # noqa: E402
 
 FOLDERS = sorted(path.parent for path in reproduction.EVIDENCE.glob("*/preset.yaml"))
+DOCUMENTS = [ROOT / "docs" / name for name in ("reproduction.md", "default-preset.md")]
 MADE = ("table*.csv", "table*.md", "filter.csv")
 REPEATED = {"cifar10_cpu": {9: 0}, "tiny_imagenet_cpu": {9: 0}}
 CELL = "dm_64/target=3/run=0/dm"
@@ -115,6 +118,27 @@ def test_a_damaged_or_undocumented_file_is_not_collected(tmp_path):
         reproduction.collect(results, preset, evidence)
     with pytest.raises(EvidenceError, match="name the folder of a run"):
         reproduction.collect(tmp_path / "nothing", preset, evidence)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
+def test_quoted_intervals_are_those_of_the_quoted_counts(document):
+    """Every "hit/targets [low, high]" is the exact 95 % interval of that count."""
+    quoted = re.findall(r"(\d+)/(\d+) \[([\d.]+), ([\d.]+)\]", document.read_text())
+    assert quoted
+    for hit, targets, *limits in quoted:
+        interval = binomtest(int(hit), int(targets)).proportion_ci(0.95, "exact")
+        exact = [f"{100 * limit:.1f}" for limit in (interval.low, interval.high)]
+        assert limits == exact, f"{hit}/{targets}"
+
+
+def test_quoted_rates_stand_in_a_table():
+    """Every "mean ± std, hit/targets [low, high]" that the document quotes is in a made table."""
+    quoted = re.findall(
+        r"([\d.]+ ± [\d.]+), (\d+/\d+ \[[\d.]+, [\d.]+\])", DOCUMENTS[0].read_text()
+    )
+    made = "".join(path.read_text() for path in reproduction.EVIDENCE.glob("*/table*.md"))
+    assert len(quoted) > 20
+    assert [rate for rate in quoted if "{}, hit {}".format(*rate) not in made] == []
 
 
 def test_the_lemmas_bound_is_broken_by_too_few_power_iterations_alone():
