@@ -53,9 +53,10 @@ reproduction: $(VENV)/installed
 	$(BIN)/python scripts/reproduction.py build
 	$(BIN)/python scripts/deviation.py draw
 
-# the documentation as a website in site/, to be opened from disk: site/index.html
+# the documentation as a website in site/; search wants a server: python -m http.server -d site.
+# The variable silences a banner of the theme's, not a warning about this site.
 docs: $(VENV)/installed-docs
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/bench.py
