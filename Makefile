@@ -56,6 +56,7 @@ reproduction: $(VENV)/installed
 # the documentation as a website in site/; search wants a server: python -m http.server -d site.
 # The variable silences a banner of the theme's, not a warning about this site.
 docs: $(VENV)/installed-docs
+	$(BIN)/python scripts/plugin_reference.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 bench: $(VENV)/installed
