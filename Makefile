@@ -10,7 +10,7 @@ LOCKED := $(shell $(PYTHON) -c "import platform as p, sys; \
   print('x86_64-Linux-3.11' == f'{p.machine()}-{p.system()}-{sys.version_info[0]}.{sys.version_info[1]}')")
 ALONE := $(if $(filter True,$(LOCKED)),--no-deps)
 
-.PHONY: table2 tables report test test-slurm test-kills reproduction bench bench-scale clean
+.PHONY: table2 tables report test lint test-slurm test-kills reproduction docs bench bench-scale clean
 
 # on a terminal bars of finished jobs; each job's own progress is in its log below results/
 SNAKEMAKE = if [ -t 1 ]; then set -- --logger rich; fi; $(BIN)/snakemake --cores $(CORES)
@@ -29,12 +29,16 @@ report: $(VENV)/installed
 	@$(SNAKEMAKE) report $(if $(CONFIG),--configfile $(CONFIG)) --forcerun provenance \
 	  --report report.html --report-after-run --report-stylesheet workflow/report/style.css "$$@"
 
-test: $(VENV)/installed
+test: lint
+	$(BIN)/pytest
+
+# everything that reads the code without running it; the pre-commit hook calls this too
+lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest
 
 # each stage's job killed a hundred times, at any moment; see docs/architecture.md
 test-kills: $(VENV)/installed
@@ -49,6 +53,12 @@ reproduction: $(VENV)/installed
 	$(BIN)/python scripts/reproduction.py build
 	$(BIN)/python scripts/deviation.py draw
 
+# the documentation as a website in site/; search wants a server: python -m http.server -d site.
+# The variable silences a banner of the theme's, not a warning about this site.
+docs: $(VENV)/installed-docs
+	$(BIN)/python scripts/plugin_reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/bench.py
 
@@ -62,5 +72,9 @@ $(VENV)/installed: pyproject.toml requirements.lock
 	$(BIN)/pip install --quiet $(ALONE) --editable ".[test,slurm]"
 	touch $@
 
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) results report.html .snakemake
+	rm -rf $(VENV) results site report.html .snakemake .import_linter_cache
