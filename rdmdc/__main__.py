@@ -1,7 +1,9 @@
-"""The command line: a stage a command, and verify.
+"""Command-line interface: one subcommand per pipeline stage, and what people call themselves.
 
 Snakemake calls the stages with ``--options``, a line of JSON.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -16,53 +18,51 @@ from rdmdc.errors import InputError, line
 
 OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory")
 
-Paths = dict[str, dict[str, Any]]
-ONE: dict[str, Any] = {"required": True}
-SOME: dict[str, Any] = {"nargs": "+", "required": True}
-ANY: dict[str, Any] = {"nargs": "*", "default": []}
-FIGURE: Paths = {"png": ONE, "svg": ONE}
-
-COMMANDS: dict[str, Paths] = {
-    "stages.data": {"train": ONE, "test": ONE},
-    "stages.target": {"test": ONE, "target": ONE},
-    "stages.victim": {"train": ONE, "weights": ONE},
-    "stages.poison": {"train": ONE, "target": ONE, "victims": ANY, "poisons": ONE, "trace": ONE},
-    "stages.synthetic": {"train": ONE, "poisons": ANY, "folder": ONE},
-    "stages.scores": {"test": ONE, "targets": SOME, "folder": ONE},
-    "summaries.table": {"scores": SOME, "csv": ONE, "markdown": ONE, "html": ONE},
-    "summaries.targets_figure": {"test": ONE, "targets": SOME, **FIGURE},
-    "summaries.poisons_figure": {"train": ONE, "target": ONE, "poisons": ONE, **FIGURE},
-    "summaries.synthetic_figure": {"synthetic": SOME, **FIGURE},
-    "summaries.accuracy_asr_figure": {"scores": SOME, **FIGURE},
-    "summaries.provenance_page": {"artifacts": SOME, "html": ONE},
+STAGES = {
+    "data": "decode the data set into class-sorted arrays",
+    "target": "draw a target",
+    "victim": "pretrain a network on clean data",
+    "poison": "craft an attack's poisons for a target",
+    "screen": "score every training image and leave some out",
+    "condense": "condense a training set by a panel of methods",
+    "evaluate": "train networks on condensed sets and score them",
+    "table": "scores to a table",
+    "targets-figure": "draw the targets",
+    "poisons-figure": "draw poisons beside their originals",
+    "synthetic-figure": "draw condensed sets",
+    "accuracy-asr-figure": "draw accuracy against attack success rate",
+    "provenance-page": "list what tables and figures come from",
 }
-"""The function behind each command, imported when it is called, and its paths."""
+"""The stages, each a module of rdmdc.workflow.stages that is imported when it is called."""
 
-LONG = {"stages.victim", "stages.poison", "stages.synthetic", "stages.scores"}
-"""Commands whose state is saved so often."""
+LONG = {"victim", "poison", "screen", "condense", "evaluate"}
+"""Stages that save checkpoints."""
+
+NUMBERS: dict[str, dict[str, Any]] = {
+    "one": {"required": True},
+    "some": {"nargs": "+", "required": True},
+    "any": {"nargs": "*", "default": []},
+}
+"""How many paths an argument takes."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command: 1 with a line on stderr where its input is at fault, 2 if it is misused."""
-    parser = argparse.ArgumentParser(prog="rdmdc", description=__doc__)
-    commands = parser.add_subparsers(dest="stage", required=True)
-    for function, paths in COMMANDS.items():
-        name = function.partition(".")[2]
-        command = commands.add_parser(name.replace("_", "-"))
-        command.set_defaults(function=function)
-        command.add_argument("--options", type=json.loads, required=True, help="JSON")
-        command.add_argument("--code", default="", help="digest of the code, for the provenance")
-        if function in LONG:
-            command.add_argument("--checkpoint-minutes", type=float, required=True)
-        for path, number in paths.items():
-            command.add_argument(f"--{path}", type=Path, metavar="PATH", **number)
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="rdmdc", description=(__doc__ or "").split("\n")[0])
+    commands = parser.add_subparsers(dest="stage", required=True, metavar="COMMAND")
+    for name, text in STAGES.items():
+        command = commands.add_parser(name, help=text, description=text)
+        if name in words[:1]:  # importing all of them would cost every job seconds
+            _add_arguments(command, name)
     check = commands.add_parser("verify", help="check results against their sidecars")
-    check.set_defaults(function="verify.verify")
     check.add_argument("folder", type=_folder)
-    args = parser.parse_args(argv)
-    module, _, name = args.function.partition(".")
+    check.set_defaults(run=_verify)
+    listing = commands.add_parser("plugins", help="list every kind of plug-in, one line each")
+    listing.set_defaults(run=_plugins)
+    args = parser.parse_args(words)
     try:
-        code = getattr(import_module(f"rdmdc.{module}"), name)(args)
+        code = args.run(args)
     except InputError as error:
         print(f"rdmdc {args.stage}: {line(error)}", file=sys.stderr)
         return 1
@@ -76,6 +76,43 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 1
     return code or 0
+
+
+def _add_arguments(command: argparse.ArgumentParser, stage: str) -> None:
+    module = import_module(f"rdmdc.workflow.stages.{stage.replace('-', '_')}")
+    command.add_argument("--options", type=json.loads, required=True, help="JSON")
+    command.add_argument("--code", default="", help="digest of the code, for the provenance")
+    if stage in LONG:
+        command.add_argument("--checkpoint-minutes", type=float, required=True)
+    for path, number in module.PATHS.items():
+        command.add_argument(f"--{path}", type=Path, metavar="PATH", **NUMBERS[number])
+    command.set_defaults(run=module.run)
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from rdmdc.storage.verify import verify
+
+    return verify(args)
+
+
+def _plugins(args: argparse.Namespace) -> int:
+    """Print every plug-in of every kind; 1 where one of another package cannot be imported."""
+    from rdmdc import plugins
+    from rdmdc.workflow.planning import lazily
+
+    code = 0
+    with lazily("torch", "pandas", "scipy"):
+        for kind, section in plugins.KINDS.items():
+            found = plugins.load(kind)
+            print(section)
+            for name, plugin in sorted(found.plugins.items()):
+                package = plugin.module.partition(".")[0]
+                origin = "" if package == "rdmdc" else f" [{package}]"
+                print(f"  {name}{origin}: {plugin.summary}")
+            for name, reason in found.broken.items():
+                print(f"  {name}: cannot be imported: {reason}")
+                code = 1
+    return code
 
 
 def _folder(name: str) -> Path:

@@ -1,8 +1,8 @@
-"""Checkpoints as a stage function sees them: a state to begin with, and states to offer.
+"""How a stage function hands over its state, so that a job that is killed can go on from there.
 
 A stage function knows no file, clock or signal. It asks once for the state to begin with and offers
 its state after each step; every draw is made from a generator of its own, so that a state is
-tensors and counters, and a resumed job ends with the bits of one that was never stopped.
+tensors and counters, and a resumed job ends with the same bits as one that was never stopped.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Checkpoints(Protocol):
 
 
 class NoCheckpoints:
-    """For work that begins at the start and is not to survive: from Python, in benchmarks."""
+    """For work that begins at the start and saves no state: from Python, in benchmarks."""
 
     def resume(self) -> State | None:
         """Nothing was saved."""

@@ -184,7 +184,7 @@ def accuracy_asr(table: pd.DataFrame) -> Figure:
     if table.empty:
         raise FigureError("the table has no rows to draw")
     facets = list(table.groupby(_facet(table), sort=False))
-    methods = list(dict.fromkeys(table["method"]))
+    methods = list(dict.fromkeys(table["label"]))
     looks: dict[str, dict[str, Any]] = {
         method: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
         for i, method in enumerate(methods)
@@ -199,7 +199,7 @@ def accuracy_asr(table: pd.DataFrame) -> Figure:
         axes.set_axis_off()
     for (title, rows), axes in zip(facets, grid.flat, strict=False):
         for row in rows.to_dict("records"):
-            _plot(axes, row, looks[row["method"]])
+            _plot(axes, row, looks[row["label"]])
         axes.set(title=_label(str(title)), ylim=(-6, 106), yticks=range(0, 101, 20))
         axes.set_xlabel("test accuracy, %")
         axes.grid(color="0.9", linewidth=0.6)

@@ -1,24 +1,21 @@
-"""Tables as HTML pages: one file each, that sorts by a click and wants no network."""
+"""Tables as HTML pages: one file each, that sorts by a click and needs no network."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
+
+import pandas as pd
 
 PARTS = files("rdmdc.reporting") / "page"
 
 
-@dataclass(frozen=True)
-class Cell:
-    """What a cell shows and, where that does not sort by itself, the number that sorts it."""
-
-    text: str
-    number: float | None = None
-
-
-def page(title: str, rows: Sequence[Mapping[str, Cell]], paragraphs: Sequence[str]) -> str:
-    """A page with the rows, all of the first one's columns, then the paragraphs."""
+def page(title: str, table: pd.DataFrame, paragraphs: Sequence[str]) -> str:
+    """A page with a table of texts, then the paragraphs; everything is escaped."""
     style, script = ((PARTS / name).read_text() for name in ("page.css", "sort.js"))
+    with pd.option_context("display.max_colwidth", None):
+        body = table.to_html(index=False, border=0, justify="unset")
     return "\n".join(
         [
             "<!doctype html>",
@@ -27,19 +24,10 @@ def page(title: str, rows: Sequence[Mapping[str, Cell]], paragraphs: Sequence[st
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<style>\n{style}</style>",
             f"<h1>{escape(title)}</h1>",
-            '<div class="table"><table>',
-            f"<thead><tr>{''.join(f'<th>{escape(name)}</th>' for name in rows[0])}</tr></thead>",
-            "<tbody>",
-            *(f"<tr>{''.join(_cell(cell) for cell in row.values())}</tr>" for row in rows),
-            "</tbody></table></div>",
+            f'<div class="table">{body}</div>',
             *(f"<p>{escape(text)}</p>" for text in paragraphs),
             f"<script>\n{script}</script>",
             "</html>",
             "",
         ]
     )
-
-
-def _cell(cell: Cell) -> str:
-    order = "" if cell.number is None else f' data-sort="{cell.number}"'
-    return f"<td{order}>{escape(cell.text)}</td>"

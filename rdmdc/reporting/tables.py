@@ -1,10 +1,12 @@
 """Scores become tables: one row per method and attack, with the clean columns beside them.
 
-A cell is (condition, target, run, instance); its value is the fraction of its evaluation networks
+A cell is (condition, target, run, method, architecture); its value is the fraction of its evaluation networks
 that are fooled. The paper's ± is the population standard deviation over cells (§5.1: 60 % of 25
 cells is 60 ± 48.99). Runs of one target are not independent, so the interval and the paired test
 count targets: a target is hit when more than half of its cells' value says so.
 """
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,9 +16,9 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from rdmdc.errors import InputError
-from rdmdc.reporting.pages import Cell, page
+from rdmdc.reporting.pages import page
 
-KEY = ["condition", "target", "run", "instance", "network"]
+KEY = ["condition", "target", "run", "method", "architecture", "network"]
 LABELS = ["true_label", "adversarial_label"]
 NUMBERS = ["adversarial_probability", "true_probability", "margin", "accuracy"]
 PERCENTAGES = [
@@ -26,21 +28,11 @@ PERCENTAGES = [
 ]
 COUNTS = ["targets_hit", "clean_targets_hit", "hit_by_dm_only", "hit_by_this_only"]
 COLUMNS = [
-    *("condition", "instance", "method", "attack", "eps"),
+    *("condition", "method", "label", "architecture", "attack", "eps"),
     *(*PERCENTAGES[:6], "targets_hit", *PERCENTAGES[6:], "clean_targets_hit"),
     *("margin", "clean_margin", "p_vs_dm", "hit_by_dm_only", "hit_by_this_only"),
     *("targets", "runs", "networks"),
 ]
-SORTED_BY = {
-    "eps": "eps",
-    "Accuracy": "accuracy_mean",
-    "ASR [95 %]": "asr_mean",
-    "Clean accuracy": "clean_accuracy_mean",
-    "Clean ASR [95 %]": "clean_asr_mean",
-    "Margin (clean)": "margin",
-    "p vs DM": "p_vs_dm",
-}
-"""The number that sorts a column that people read; the others sort by their text."""
 EXPLANATION = """\
 Accuracy and ASR are percentages: mean ± population standard deviation over cells (target × run; a
 cell's ASR is the share of its networks that are fooled). A target is hit when its mean ASR over
@@ -60,10 +52,10 @@ class ReportError(InputError):
 def table(scores: pd.DataFrame, rows: Sequence[Mapping[str, Any]], reference: str) -> pd.DataFrame:
     """One row of ``COLUMNS`` per entry of ``rows``; percentages are in 0..100, not rounded.
 
-    ``scores`` has one row per condition, run, instance, network and target. An entry names its
-    ``condition``, ``clean`` condition and ``instance``, and prints as ``method``, ``attack``,
-    ``eps`` (255ths, None for a direct attack). ``reference`` is the instance of plain DM; a row is
-    tested against it where its condition holds it. Raises ReportError where a cell or a network is
+    ``scores`` has one row per condition, run, method, architecture, network and target. An entry
+    names its ``condition``, ``clean`` condition, ``method`` and the ``architecture`` that evaluates
+    it, and prints as ``label``, ``attack``, ``eps`` (255ths, None for a direct attack).
+    ``reference`` is the method plain DM; a row is tested against it where its condition holds it. Raises ReportError where a cell or a network is
     missing, doubled or contradicts another.
     """
     if not rows:
@@ -105,20 +97,24 @@ def _named(row: "pd.Series[Any]") -> str:
 
 def _row(scores: pd.DataFrame, row: Mapping[str, Any], reference: str) -> dict[str, Any]:
     """One row of the table, as a mapping of ``COLUMNS``."""
-    absent = {"condition", "clean", "instance", "method", "attack", "eps"} - set(row)
+    absent = {"condition", "clean", "method", "label", "architecture", "attack", "eps"} - set(row)
     if absent:
         raise ReportError(
             f"a row of the table lacks {', '.join(sorted(absent))}: {dict(row)};"
             " name them in the table's entry"
         )
-    condition, instance = row["condition"], row["instance"]
+    condition, method = row["condition"], row["method"]
+    scores = scores[scores["architecture"] == row["architecture"]]
     grid = _grid(scores, condition, row["clean"])
-    cells = _cells(scores, condition, instance, grid)
-    clean = _cells(scores, row["clean"], instance, grid)
+    cells = _cells(scores, condition, method, grid)
+    clean = _cells(scores, row["clean"], method, grid)
     clean_accuracy = 100 * clean["accuracy"].groupby("run").mean()
     targets, runs, networks = (len(values) for values in grid)
     result = {
-        **{name: row[name] for name in ("condition", "instance", "method", "attack", "eps")},
+        **{
+            name: row[name]
+            for name in ("condition", "method", "label", "architecture", "attack", "eps")
+        },
         "accuracy_mean": 100 * cells["accuracy"].mean(),
         "accuracy_std": 100 * cells["accuracy"].std(ddof=0),
         **_success(cells, ""),
@@ -131,8 +127,8 @@ def _row(scores: pd.DataFrame, row: Mapping[str, Any], reference: str) -> dict[s
         "runs": runs,
         "networks": networks,
     }
-    held = scores.loc[scores["condition"] == condition, "instance"]
-    if instance != reference and (held == reference).any():
+    held = scores.loc[scores["condition"] == condition, "method"]
+    if method != reference and (held == reference).any():
         result |= _against(_cells(scores, condition, reference, grid), cells)
     return result
 
@@ -160,16 +156,16 @@ def _grid(scores: pd.DataFrame, condition: str, clean: str) -> tuple[list[int], 
 
 
 def _cells(
-    scores: pd.DataFrame, condition: str, instance: str, grid: tuple[list[int], ...]
+    scores: pd.DataFrame, condition: str, method: str, grid: tuple[list[int], ...]
 ) -> pd.DataFrame:
     """Per (target, run): the count of fooled networks, of networks, mean accuracy and margin."""
     targets, runs, networks = grid
     here = scores[scores["condition"] == condition]
-    mine = here[here["instance"] == instance]
+    mine = here[here["method"] == method]
     if mine.empty:
         raise ReportError(
-            f"no scores of instance {instance} in condition {condition} (it holds"
-            f" {', '.join(sorted(here['instance'].unique()))}): evaluate it, or mend the"
+            f"no scores of method {method} in condition {condition} (it holds"
+            f" {', '.join(sorted(here['method'].unique()))}): evaluate it, or mend the"
             " table's entry"
         )
     mine = mine[mine["target"].isin(targets)]
@@ -180,7 +176,7 @@ def _cells(
         target, run = faulty[0]
         seen = sorted(found.get(faulty[0], set()))
         raise ReportError(
-            f"condition {condition}, target {target}, run {run}, instance {instance}"
+            f"condition {condition}, target {target}, run {run}, method {method}"
             + (f" has networks {seen} of {networks}" if seen else " has no scores")
             + f" ({len(faulty)} of {len(wanted)} cells are incomplete);"
             " evaluate again: a table needs all of its cells, attacked and clean"
@@ -234,36 +230,22 @@ def csv(table: pd.DataFrame) -> str:
 
 def markdown(table: pd.DataFrame, title: str, note: str) -> str:
     """The table under its title as Markdown, padded to read well in a terminal, then the notes."""
-    body = [_composed(row) for row in table.to_dict("records")]
-    lines = [list(body[0]), *([_escaped(text) for text in line.values()] for line in body)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = [
-        "| " + " | ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)) + " |"
-        for line in lines
-    ]
-    padded.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(
-        [f"# {title}", "", *padded, "", *([note, ""] if note else []), EXPLANATION, ""]
-    )
+    texts = _texts(table).map(lambda text: text.replace("|", r"\|"))
+    body = texts.to_markdown(index=False, disable_numparse=True)
+    return "\n".join([f"# {title}", "", body, "", *([note, ""] if note else []), EXPLANATION, ""])
 
 
 def html(table: pd.DataFrame, title: str, note: str) -> str:
-    """The same as a page whose columns sort by the numbers in them."""
-    rows = []
-    for row in table.to_dict("records"):
-        numbers = {name: _number(row[column]) for name, column in SORTED_BY.items()}
-        texts = _composed(row).items()
-        rows.append({name: Cell(_broken(text), numbers.get(name)) for name, text in texts})
-    return page(title, rows, [*([note] if note else []), EXPLANATION])
+    """The same as a page whose columns sort by the numbers that they begin with."""
+    # several numbers in lines, so that ASR and clean ASR fit a window together
+    texts = _texts(table).map(lambda text: text.replace(", hit", ",\nhit").replace(" [", "\n["))
+    return page(title, texts, [*([note] if note else []), EXPLANATION])
 
 
-def _number(value: Any) -> float | None:
-    return None if pd.isna(value) else float(value)
-
-
-def _broken(text: str) -> str:
-    """A text of several numbers in lines, so that ASR and clean ASR fit a window together."""
-    return text.replace(", hit", ",\nhit").replace(" [", "\n[")
+def _texts(table: pd.DataFrame) -> pd.DataFrame:
+    """What people read of each row; the architecture only where there are several."""
+    texts = pd.DataFrame([_composed(row) for row in table.to_dict("records")])
+    return texts if table["architecture"].nunique() > 1 else texts.drop(columns="Network")
 
 
 def _composed(row: Mapping[Any, Any]) -> dict[str, str]:
@@ -280,7 +262,8 @@ def _composed(row: Mapping[Any, Any]) -> dict[str, str]:
     tested = not pd.isna(row["p_vs_dm"])
     p = f"{row['p_vs_dm']:.3f} ({row['hit_by_dm_only']}/{row['hit_by_this_only']})"
     return {
-        "Method": row["method"],
+        "Method": row["label"],
+        "Network": row["architecture"],
         "Attack": row["attack"],
         "eps": "–" if pd.isna(row["eps"]) else f"{row['eps']}/255",
         "Accuracy": accuracy(""),
@@ -291,7 +274,3 @@ def _composed(row: Mapping[Any, Any]) -> dict[str, str]:
         "p vs DM": p if tested else "–",
         "n = targets × runs × networks": f"{row['targets']} × {row['runs']} × {row['networks']}",
     }
-
-
-def _escaped(text: str) -> str:
-    return str(text).replace("|", r"\|")

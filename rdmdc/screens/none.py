@@ -17,6 +17,4 @@ def none(
 ) -> Screening:
     """Keep every image; the condenser sees the training set as it is."""
     count = len(suspects.images.labels)
-    return Screening(
-        torch.zeros(count, dtype=torch.float64), torch.ones(count, dtype=torch.bool)
-    )
+    return Screening(torch.zeros(count, dtype=torch.float64), torch.ones(count, dtype=torch.bool))

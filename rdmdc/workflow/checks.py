@@ -189,5 +189,3 @@ def _check_figures(config: Config) -> None:
         )
     if shown["run"] >= config["runs"]:
         raise ConfigError(f"figures.run: {shown['run']} is outside 0..{config['runs'] - 1}")
-
-

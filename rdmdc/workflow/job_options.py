@@ -107,22 +107,24 @@ def evaluate(config: Config, case: str, run: int, panel: str) -> dict[str, Any]:
 
 
 def table(config: Config, name: str) -> dict[str, Any]:
-    """Options of a table: a row for each condition and method, with what is printed of them."""
+    """Options of a table: a row for each condition, method and architecture, with what is printed of them."""
     table, rows = config["tables"][name], []
     for row in table["rows"]:
         condition = config["conditions"][row["condition"]]
         attack = presets.attack_of(config, row["condition"])
-        for method in row["methods"]:
-            rows.append(
-                {
-                    "condition": row["condition"],
-                    "clean": condition["clean"],
-                    "key": method,
-                    "method": config["methods"][method]["label"],
-                    "attack": condition["label"],
-                    "eps": None if attack is None else attack.values.get("eps"),
-                }
-            )
+        rows += [
+            {
+                "condition": row["condition"],
+                "clean": condition["clean"],
+                "method": method,
+                "label": config["methods"][method]["label"],
+                "architecture": architecture,
+                "attack": condition["label"],
+                "eps": None if attack is None else attack.values.get("eps"),
+            }
+            for method in row["methods"]
+            for architecture in config["evaluate"]["networks"]
+        ]
     return {
         "preset": config["preset"],
         "title": table["title"],

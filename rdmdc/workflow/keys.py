@@ -103,7 +103,9 @@ class Decoding:
         "names of the classes to keep, in the order of their labels; null keeps all"
     )
     per_class: PerClass | None = option("images of each class to keep; null keeps all")
-    size: int | None = option("side to scale images to; null leaves them", at_least=1, unit="pixels")
+    size: int | None = option(
+        "side to scale images to; null leaves them", at_least=1, unit="pixels"
+    )
     color: str = option("channels", choices=("rgb", "grey"))
     normalisation: str | Mapping[str, Any] = option(
         "training_split, or mean and std of each channel of images in 0..1"

@@ -154,9 +154,7 @@ def attack_of(config: Config, condition: str) -> Chosen | None:
     own = config["conditions"][condition]
     if own["attack"] == "none":
         return None
-    return chosen(
-        config, "attack", own["attack"], f"conditions.{condition}.attack", own["options"]
-    )
+    return chosen(config, "attack", own["attack"], f"conditions.{condition}.attack", own["options"])
 
 
 def screen_of(config: Config, method: str) -> Chosen:

@@ -45,7 +45,7 @@ rule table:
         table=r"table[a-z0-9_]*",
     params:
         options=lambda w: as_argument(job_options.table(config, w.table)),
-        code=digest("rdmdc.workflow.summaries"),
+        code=digest(f"{STAGES}.table"),
     shell:
         "{PYTHON:q} -m rdmdc table --options {params.options:q} --code {params.code}"
         " --scores {input:q} --csv {output.csv:q} --markdown {output.markdown:q}"
@@ -85,7 +85,7 @@ if config["figures"] is not None:
             f"results/{PRESET}/logs/figures/targets.log",
         params:
             options=as_argument({"preset": PRESET}),
-            code=digest("rdmdc.workflow.summaries"),
+            code=digest(f"{STAGES}.targets_figure"),
         shell:
             "{PYTHON:q} -m rdmdc targets-figure --options {params.options:q} --code {params.code}"
             " --test {input.test:q} --targets {input.targets:q}"
@@ -109,7 +109,7 @@ if config["figures"] is not None:
             f"results/{PRESET}/logs/figures/poisons.log",
         params:
             options=as_argument({"eps": presets.attack_of(config, config["figures"]["condition"]).values.get("eps")}),
-            code=digest("rdmdc.workflow.summaries"),
+            code=digest(f"{STAGES}.poisons_figure"),
         shell:
             "{PYTHON:q} -m rdmdc poisons-figure --options {params.options:q} --code {params.code}"
             " --train {input.train:q} --target {input.target:q} --poisons {input.poisons:q}"
@@ -139,7 +139,7 @@ if config["figures"] is not None:
             options=as_argument(
                 {"labels": [config["methods"][name]["label"] for name in shown_methods()]}
             ),
-            code=digest("rdmdc.workflow.summaries"),
+            code=digest(f"{STAGES}.synthetic_figure"),
         shell:
             "{PYTHON:q} -m rdmdc synthetic-figure --options {params.options:q} --code {params.code}"
             " --synthetic {input:q} --png {output.png:q} --svg {output.svg:q} 2> {log:q}"
@@ -160,7 +160,7 @@ if config["figures"] is not None:
             f"results/{PRESET}/logs/figures/accuracy_asr.log",
         params:
             options=as_argument(job_options.table(config, config["figures"]["table"])),
-            code=digest("rdmdc.workflow.summaries"),
+            code=digest(f"{STAGES}.accuracy_asr_figure"),
         shell:
             "{PYTHON:q} -m rdmdc accuracy-asr-figure --options {params.options:q}"
             " --code {params.code} --scores {input:q}"
@@ -184,7 +184,7 @@ rule provenance:
         f"results/{PRESET}/logs/provenance.log",
     params:
         options=as_argument({"preset": PRESET}),
-        code=digest("rdmdc.workflow.summaries"),
+        code=digest(f"{STAGES}.provenance_page"),
     shell:
         "{PYTHON:q} -m rdmdc provenance-page --options {params.options:q} --code {params.code}"
         " --artifacts {input:q} --html {output:q} 2> {log:q}"

@@ -1,9 +1,14 @@
-// A click on a head, or Enter, sorts by its column: largest first, then turned round. Empty cells
-// stay last; a cell's data-sort stands for its text.
+// A click on a head, or Enter, sorts by its column: largest first, then turned round. A cell counts
+// as the number that it begins with, otherwise as its text; empty cells and dashes stay last.
+const number = /^[+-]?\d+(\.\d+)?(?![\w.-])/;
+const value = (cell) => {
+  const text = cell.textContent.trim();
+  return text === "–" ? "" : text.match(number)?.[0] ?? text;
+};
 for (const head of document.querySelectorAll("th")) {
   const column = head.cellIndex;
   const body = head.closest("table").tBodies[0];
-  const key = (row) => row.cells[column].dataset.sort ?? row.cells[column].textContent.trim();
+  const key = (row) => value(row.cells[column]);
   const compare = (a, b) => (isNaN(a - b) ? a.localeCompare(b) : a - b);
   const sort = () => {
     const down = head.getAttribute("aria-sort") !== "descending";

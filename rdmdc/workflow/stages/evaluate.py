@@ -12,7 +12,9 @@ from rdmdc.metrics.evaluate import evaluate
 from rdmdc.models.training import Schedule
 from rdmdc.options import build
 from rdmdc.progress import Progress
-from rdmdc.storage import artifacts
+from rdmdc.storage.images import load_images, load_synthetic, load_target
+from rdmdc.storage.provenance import verified
+from rdmdc.storage.rows import save_rows
 from rdmdc.workflow.presets import condition_of
 from rdmdc.workflow.stages.job import begin, checkpoints, expect, network_of
 
@@ -23,12 +25,12 @@ def run(args: argparse.Namespace) -> None:
     """Train networks on each synthetic set of a panel in the folder and score them."""
     options = args.options
     provenance = begin(args, [args.test, *args.targets])
-    test = artifacts.load_images(args.test, expect(args, "dataset"))
-    chosen = [artifacts.load_target(p, expect(args, "dataset"), test) for p in args.targets]
+    test = load_images(args.test, expect(args, "dataset"))
+    chosen = [load_target(p, expect(args, "dataset"), test) for p in args.targets]
     expected = expect(args, "dataset", "seed", "case", "run")
     schedule = build(Schedule, options["evaluate"], "evaluate")
-    sets = {name: args.folder / f"{name}.parquet" for name in options["methods"]}
-    hashes = {str(path): artifacts.verified(path) for path in sets.values()}
+    sets = {name: args.folder / f"{name}.safetensors" for name in options["methods"]}
+    hashes = {str(path): verified(path) for path in sets.values()}
     everything = replace(provenance, inputs={**provenance.inputs, **hashes})
     work = [(method, name) for method in sets for name in options["networks"]]
     first = args.folder / f"{options['methods'][0]}.scores.parquet"
@@ -39,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
             wanted = options["networks"][name]
             network = network_of(args, test, wanted["network"])
             rows = evaluate(
-                artifacts.load_synthetic(sets[method], expected | {"method": method}, test),
+                load_synthetic(sets[method], expected | {"method": method}, test),
                 test,
                 chosen,
                 network,
@@ -65,4 +67,4 @@ def run(args: argparse.Namespace) -> None:
             inputs = {**provenance.inputs, str(path): hashes[str(path)]}
             kept = {key: value for key, value in options.items() if key != "methods"}
             mine = replace(provenance, inputs=inputs, options=kept | {"method": method})
-            artifacts.save_rows(args.folder / f"{method}.scores.parquet", "scores", rows, mine)
+            save_rows(args.folder / f"{method}.scores.parquet", "scores", rows, mine)

@@ -16,8 +16,8 @@ from rdmdc.models import running
 from rdmdc.models.network import Network, NetworkError
 from rdmdc.options import build
 from rdmdc.records import LabelledImages
-from rdmdc.storage.artifacts import Provenance
-from rdmdc.storage.checkpoints import JobCheckpoints
+from rdmdc.storage.job_checkpoints import JobCheckpoints
+from rdmdc.storage.provenance import Provenance
 
 Expected = dict[str, Any]
 
@@ -65,9 +65,7 @@ def network_of(
     return network
 
 
-def checkpoints(
-    args: argparse.Namespace, provenance: Provenance, output: Path
-) -> JobCheckpoints:
+def checkpoints(args: argparse.Namespace, provenance: Provenance, output: Path) -> JobCheckpoints:
     """The job's checkpoints beside an output; only what decides the same bits resumes one."""
     identity = {
         "stage": provenance.stage,

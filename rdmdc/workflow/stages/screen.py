@@ -8,7 +8,8 @@ import torch
 
 from rdmdc.progress import Progress
 from rdmdc.screens.screening import Suspects
-from rdmdc.storage import artifacts
+from rdmdc.storage.images import load_images, load_poisons
+from rdmdc.storage.screenings import save_screening
 from rdmdc.training_data import TrainingData
 from rdmdc.workflow.stages.job import begin, checkpoints, expect, network_of, plugin_of
 
@@ -19,9 +20,9 @@ def run(args: argparse.Namespace) -> None:
     """Screen the training set of one case."""
     provenance = begin(args, [args.train, *args.poisons])
     options = args.options
-    train = artifacts.load_images(args.train, expect(args, "dataset"))
+    train = load_images(args.train, expect(args, "dataset"))
     expected = expect(args, "dataset", "network", "seed")
-    poisons = [artifacts.load_poisons(path, expected, train) for path in args.poisons]
+    poisons = [load_poisons(path, expected, train) for path in args.poisons]
     images = TrainingData(train, poisons[0] if poisons else None)
     screen, own = plugin_of("screen", options["screen"])
     suspects = Suspects(
@@ -35,4 +36,4 @@ def run(args: argparse.Namespace) -> None:
     with checkpoints(args, provenance, args.screening) as saved:
         screening = screen(suspects, own, Progress(screen.name), saved)
         screening.check(train)
-        artifacts.save_screening(args.screening, screening, train.labels, provenance)
+        save_screening(args.screening, screening, train.labels, provenance)

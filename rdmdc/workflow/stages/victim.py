@@ -7,7 +7,8 @@ import argparse
 from rdmdc.models.training import Schedule, pretrain
 from rdmdc.options import build
 from rdmdc.progress import Progress
-from rdmdc.storage import artifacts
+from rdmdc.storage.images import load_images
+from rdmdc.storage.weights import save_weights
 from rdmdc.workflow.stages.job import begin, checkpoints, expect, network_of
 
 PATHS = {"train": "one", "weights": "one"}
@@ -17,11 +18,11 @@ def run(args: argparse.Namespace) -> None:
     """Pretrain one victim, for attacks that need them."""
     provenance = begin(args, [args.train])
     options = args.options
-    train = artifacts.load_images(args.train, expect(args, "dataset"))
+    train = load_images(args.train, expect(args, "dataset"))
     network = network_of(args, train)
     schedule = build(Schedule, options["pretrain"], "pretrain")
     with checkpoints(args, provenance, args.weights) as saved:
         weights = pretrain(
             train, network, schedule, options["seed"], options["device"], Progress("victim"), saved
         )
-        artifacts.save_weights(args.weights, weights, provenance)
+        save_weights(args.weights, weights, provenance)

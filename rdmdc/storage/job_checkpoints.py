@@ -1,9 +1,8 @@
-"""Long jobs survive: their state is saved every few minutes, and resumed if what decides it is.
-
-A stage function knows no file, clock or signal. It asks once for the state to begin with and offers
-its state after each step; every draw is made from a generator of its own, so that a state is
-tensors and counters, and a resumed job ends with the bits of one that was never stopped.
+"""Checkpoints: a long job saves its state every few minutes and can resume from it if inputs,
+options and code are unchanged.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
@@ -20,7 +19,6 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from rdmdc.checkpoints import State
 from rdmdc.storage.provenance import PARTIAL
@@ -46,7 +44,7 @@ class JobCheckpoints:
         self.asked: set[int] = set()
         self.due = time.monotonic() + self.seconds
 
-    def __enter__(self) -> "JobCheckpoints":
+    def __enter__(self) -> JobCheckpoints:
         def ask(number: int, frame: FrameType | None) -> None:
             self.asked.add(number)
 
@@ -140,14 +138,14 @@ def read(path: Path) -> tuple[Mapping[str, Any], State]:
     if content["sha256"] != _sha256(content["identity"], tensors):
         raise ValueError("its sha256 is not the one that was saved")
     facts = json.loads(tensors.pop("facts").numpy().tobytes())
-    groups: dict[str, dict[str, Tensor]] = {}
+    groups: dict[str, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         group, _, name = key.partition("/")
         groups.setdefault(group, {})[name] = value
     return content["identity"], State(groups, facts)
 
 
-def _sha256(identity: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+def _sha256(identity: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
     hashed = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
     for name in sorted(tensors):
         value = tensors[name]

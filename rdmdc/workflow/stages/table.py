@@ -1,0 +1,26 @@
+"""Scores to a table, as CSV, as Markdown and as a page."""
+
+from __future__ import annotations
+
+import argparse
+
+from rdmdc.reporting import tables
+from rdmdc.storage.provenance import Provenance
+from rdmdc.storage.rows import load_rows
+from rdmdc.storage.writing import save_bytes
+
+PATHS = {"scores": "some", "csv": "one", "markdown": "one", "html": "one"}
+
+
+def run(args: argparse.Namespace) -> None:
+    """Scores to a table, as CSV, as Markdown and as a page."""
+    options = args.options
+    provenance = Provenance.begin(args.stage, options, args.code, args.scores)
+    made = tables.table(load_rows(args.scores, "scores"), options["rows"], options["reference"])
+    texts = {
+        args.csv: tables.csv(made),
+        args.markdown: tables.markdown(made, options["title"], options["note"]),
+        args.html: tables.html(made, options["title"], options["note"]),
+    }
+    for path, text in texts.items():
+        save_bytes(path, text.encode(), provenance)
