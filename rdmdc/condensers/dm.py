@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rdmdc.models import running as networks
 from rdmdc.models.augment import Draw, augment, draw
-from rdmdc.storage.checkpoints import Checkpoints, State
+from rdmdc.checkpoints import Checkpoints, State
 from rdmdc.condensers.deviation import trace_rows
 from rdmdc.estimators.means import ESTIMATORS, Estimate
 from rdmdc.models.running import ConvNet, Weights

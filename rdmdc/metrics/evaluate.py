@@ -6,7 +6,7 @@ import pandas as pd
 from torch import Tensor
 
 from rdmdc.models import running as networks
-from rdmdc.storage.checkpoints import Checkpoints, Part
+from rdmdc.checkpoints import Checkpoints, Part
 from rdmdc.models.running import ConvNet, Weights
 from rdmdc.progress import OnStep
 from rdmdc.records import LabelledImages, SyntheticSet, Target

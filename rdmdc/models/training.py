@@ -15,7 +15,7 @@ from torch import Tensor
 from rdmdc import rates
 from rdmdc.models import running as networks
 from rdmdc.models.augment import augment, draw
-from rdmdc.storage.checkpoints import Checkpoints, State
+from rdmdc.checkpoints import Checkpoints, State
 from rdmdc.models.running import ConvNet, Weights
 from rdmdc.progress import OnStep
 from rdmdc.randomness import generator

@@ -13,20 +13,22 @@ import pandas as pd
 import torch
 
 from rdmdc.attacks import crafting as attacks
-from rdmdc.datasets import decoding as datasets, targets
-from rdmdc.models import running as networks
-from rdmdc.storage import artifacts
-from rdmdc.storage.artifacts import Provenance
 from rdmdc.attacks.crafting import Crafting, Scene
-from rdmdc.storage.checkpoints import JobCheckpoints, Part
+from rdmdc.checkpoints import Part
 from rdmdc.condensers.dm import Condensation, condense
-from rdmdc.workflow.presets import condition_of
+from rdmdc.datasets import decoding as datasets
+from rdmdc.datasets import targets
 from rdmdc.errors import InputError
 from rdmdc.metrics.evaluate import evaluate
+from rdmdc.models import running as networks
 from rdmdc.models.running import ConvNet, NetworkError
+from rdmdc.models.training import Schedule, pretrain
 from rdmdc.progress import Progress
 from rdmdc.records import LabelledImages
-from rdmdc.models.training import Schedule, pretrain
+from rdmdc.storage import artifacts
+from rdmdc.storage.artifacts import Provenance
+from rdmdc.storage.job_checkpoints import JobCheckpoints
+from rdmdc.workflow.presets import condition_of
 
 
 def data(args: argparse.Namespace) -> None:

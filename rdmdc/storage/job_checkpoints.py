@@ -1,9 +1,8 @@
-"""Long jobs survive: their state is saved every few minutes, and resumed if what decides it is.
-
-A stage function knows no file, clock or signal. It asks once for the state to begin with and offers
-its state after each step; every draw is made from a generator of its own, so that a state is
-tensors and counters, and a resumed job ends with the bits of one that was never stopped.
+"""Checkpoints: a long job saves its state every few minutes and can resume from it if inputs,
+options and code are unchanged.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
@@ -13,73 +12,19 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
 
+from rdmdc.checkpoints import State
 from rdmdc.storage.provenance import PARTIAL
 
 KEY = "rdmdc"
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-
-
-@dataclass(frozen=True)
-class State:
-    """What a stage needs to go on: groups of tensors by name, and facts that JSON holds exactly.
-
-    It refers to what the stage works with and is written before the next step changes that.
-    """
-
-    tensors: Mapping[str, Mapping[str, Tensor]]
-    facts: Mapping[str, Any]
-
-    def group(self, name: str, device: torch.device | str) -> dict[str, Tensor]:
-        """A group's tensors on a device; a group that was empty has none."""
-        return {key: value.to(device) for key, value in self.tensors.get(name, {}).items()}
-
-
-class Checkpoints(Protocol):
-    """Where a stage function begins and what it tells of its state."""
-
-    def resume(self) -> State | None:
-        """The state to go on from; None begins at the start."""
-
-    def offer(self, state: State) -> None:
-        """Take the state after a step, to be saved if that is due."""
-
-
-class NoCheckpoints:
-    """For work that begins at the start and is not to survive: from Python, in benchmarks."""
-
-    def resume(self) -> State | None:
-        """Nothing was saved."""
-        return None
-
-    def offer(self, state: State) -> None:
-        """Nothing is saved."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Checkpoints of a part of the work: the state it began in, and the facts of the rest."""
-
-    whole: Checkpoints
-    begun: State | None
-    rest: Mapping[str, Any]
-
-    def resume(self) -> State | None:
-        """The state in which the whole was resumed, if it was within this part."""
-        return self.begun
-
-    def offer(self, state: State) -> None:
-        """Offer the part's state as one of the whole."""
-        self.whole.offer(State(state.tensors, {**self.rest, **state.facts}))
 
 
 class JobCheckpoints:
@@ -99,7 +44,7 @@ class JobCheckpoints:
         self.asked: set[int] = set()
         self.due = time.monotonic() + self.seconds
 
-    def __enter__(self) -> "JobCheckpoints":
+    def __enter__(self) -> JobCheckpoints:
         def ask(number: int, frame: FrameType | None) -> None:
             self.asked.add(number)
 
@@ -193,14 +138,14 @@ def read(path: Path) -> tuple[Mapping[str, Any], State]:
     if content["sha256"] != _sha256(content["identity"], tensors):
         raise ValueError("its sha256 is not the one that was saved")
     facts = json.loads(tensors.pop("facts").numpy().tobytes())
-    groups: dict[str, dict[str, Tensor]] = {}
+    groups: dict[str, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         group, _, name = key.partition("/")
         groups.setdefault(group, {})[name] = value
     return content["identity"], State(groups, facts)
 
 
-def _sha256(identity: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+def _sha256(identity: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
     hashed = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
     for name in sorted(tensors):
         value = tensors[name]
