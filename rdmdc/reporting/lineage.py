@@ -1,25 +1,24 @@
 """What tables and figures come from: their sidecars followed back to the data set's own files."""
 
-import json
+from __future__ import annotations
+
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rdmdc.storage import provenance
 from rdmdc.errors import ArtifactError
 from rdmdc.reporting.pages import Cell, page
-from rdmdc.storage.provenance import sidecar_of
+from rdmdc.storage.provenance import Sidecar, read, sidecar_of
 
 
 @dataclass(frozen=True)
 class Origin:
-    """An artifact and what its sidecar says: ``made`` is empty for a file of the data set's own."""
+    """An artifact and its sidecar, None for a file of the data set's own."""
 
     path: str
     sha256: str
-    made: Mapping[str, Any]
+    made: Sidecar | None
 
 
 def lineage(paths: Iterable[Path]) -> list[Origin]:
@@ -34,53 +33,54 @@ def lineage(paths: Iterable[Path]) -> list[Origin]:
         path, wanted = waiting.pop()
         if path not in found:
             found[path] = _origin(Path(path), wanted)
-            waiting += found[path].made.get("inputs", {}).items()
-            for name, digest in found[path].made.get("options", {}).get("content", {}).items():
-                found[name] = Origin(name, digest, {})  # embedded: it has no path
+            if made := found[path].made:
+                waiting += made.inputs.items()
+                content = made.options.get("content")  # of an embedded data set: it has no path
+                for name, digest in content.items() if isinstance(content, dict) else ():
+                    found[name] = Origin(name, digest, None)
         if wanted not in (None, found[path].sha256):
             raise ArtifactError(
                 f"{path}: not what its artifacts were made from; `rdmdc verify` tells which"
             )
-    return sorted(found.values(), key=lambda origin: (origin.made.get("finished", ""), origin.path))
+    return sorted(found.values(), key=lambda o: (o.made.finished if o.made else "", o.path))
 
 
 def _origin(path: Path, wanted: str | None) -> Origin:
     beside = sidecar_of(path)
     if wanted is not None and not os.path.lexists(beside):
-        return Origin(str(path), wanted, {})
-    digest = provenance.read(beside).sha256  # whole, by its own sha256: what else it says holds
-    return Origin(str(path), digest, json.loads(beside.read_bytes()))
+        return Origin(str(path), wanted, None)
+    made = read(beside)
+    return Origin(str(path), made.sha256, made)
 
 
 def html(origins: Iterable[Origin], preset: str) -> str:
     """A page with a row for each, under the preset's name."""
     listed = list(origins)
     made = [origin.made for origin in listed if origin.made]
-    versions = {f"{name} {number}" for said in made for name, number in said["versions"].items()}
-    size = sum(said["bytes"] for said in made) / 1e6
+    versions = {f"{name} {number}" for said in made for name, number in said.versions.items()}
+    size = sum(said.bytes for said in made) / 1e6
     return page(
         f"Provenance of preset {preset}",
         [_row(origin) for origin in listed],
         [
             f"{len(made)} artifacts of {size:.1f} MB; {len(listed) - len(made)} files without a"
             " sidecar, the data set's own.",
-            f"Commit: {', '.join(sorted({said['commit'] or 'none' for said in made}))}.",
+            f"Commit: {', '.join(sorted({said.commit or 'none' for said in made}))}.",
             f"Versions: {', '.join(sorted(versions))}.",
         ],
     )
 
 
 def _row(origin: Origin) -> dict[str, Cell]:
-    said = {"stage": "–", "finished": "", "host": "", "code": "", **origin.made}
-    size, seconds, commit = said.get("bytes"), said.get("seconds"), said.get("commit") or ""
+    made = origin.made
     return {
         "Artifact": Cell(origin.path),
-        "Stage": Cell(said["stage"]),
-        "Finished": Cell(said["finished"]),
-        "Seconds": Cell("" if seconds is None else f"{seconds:.1f}", seconds),
-        "Bytes": Cell("" if size is None else str(size), size),
-        "Host": Cell(said["host"]),
-        "Commit": Cell(commit[:10]),
-        "Code": Cell(said["code"]),
+        "Stage": Cell(made.stage if made else "–"),
+        "Finished": Cell(made.finished if made else ""),
+        "Seconds": Cell(f"{made.seconds:.1f}", made.seconds) if made else Cell(""),
+        "Bytes": Cell(str(made.bytes), made.bytes) if made else Cell(""),
+        "Host": Cell(made.host if made else ""),
+        "Commit": Cell((made.commit or "")[:10] if made else ""),
+        "Code": Cell(made.code if made else ""),
         "sha256": Cell(origin.sha256),
     }

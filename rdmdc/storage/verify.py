@@ -1,8 +1,8 @@
 """Whether what lies below a folder is what was saved: ``rdmdc verify results/``.
 
-Each artifact must have the size and the sha256 that its sidecar names, each sidecar its artifact
-and its own sha256, and each input of an artifact the sha256 that it had then. Nothing is parsed but
-sidecars, of bounded size; files are hashed in parts.
+Each artifact must have the size and the sha256 that its sidecar names, each sidecar its artifact,
+and each input of an artifact the sha256 that it had then. Nothing is parsed but sidecars, of
+bounded size; files are hashed in parts.
 
 Artifacts are all files but logs (``.log`` below ``logs``), benchmarks (``.tsv`` below
 ``benchmarks``) and whatever is hidden: checkpoints, Snakemake's own. What a job that was killed
@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from rdmdc.storage import provenance
 from rdmdc.errors import ArtifactError, line
+from rdmdc.storage import provenance
 from rdmdc.storage.provenance import PARTIAL, SUFFIX, Sidecar, sidecar_of
 
 REMAKE = "delete it and run snakemake again"
@@ -112,9 +112,9 @@ def _of_sidecar(path: Path) -> Iterator[Finding]:
 
 def _of_artifact(path: Path, sidecar: Sidecar, digest: Digest) -> Iterator[Finding]:
     size = path.stat().st_size
-    if size != sidecar.size:
-        fault = "truncated" if size < sidecar.size else "altered"
-        yield Finding(path, f"{fault}: {size} bytes, not {sidecar.size}", REMAKE)
+    if size != sidecar.bytes:
+        fault = "truncated" if size < sidecar.bytes else "altered"
+        yield Finding(path, f"{fault}: {size} bytes, not {sidecar.bytes}", REMAKE)
     elif digest(path) != sidecar.sha256:
         yield Finding(path, "altered: its sha256 is not its sidecar's", REMAKE)
     for name, wanted in sidecar.inputs.items():

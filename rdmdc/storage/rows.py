@@ -1,0 +1,132 @@
+"""Scores and traces on disk: Parquet files, which people open elsewhere too.
+
+Reading them happens in a child process with limits: Arrow's reader of Parquet trusts what a file
+claims of itself. A sidecar's sha256 is no reason to do without, as whoever sends a file can send a
+sidecar with it; all files of a job are read by one child.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rdmdc.errors import ArtifactError
+from rdmdc.storage import metadata as own
+from rdmdc.storage.guarded import guarded, reading_now
+from rdmdc.storage.provenance import Provenance
+from rdmdc.storage.reading import check_regular, reading
+from rdmdc.storage.writing import write
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+INTEGER = pa.int64()
+FLOAT = pa.float64()
+TEXT = pa.string()
+TRUTH = pa.bool_()
+CELLS = {INTEGER, FLOAT, TEXT, TRUTH, pa.large_string(), pa.null()}
+"""The types of columns of traces."""
+COLUMNS = {
+    "scores": {
+        "network": INTEGER,
+        "accuracy": FLOAT,
+        **dict.fromkeys(("target", "true_label", "adversarial_label", "predicted_label"), INTEGER),
+        **dict.fromkeys(("adversarial_probability", "true_probability", "margin"), FLOAT),
+        "condition": TEXT,
+        "run": INTEGER,
+        "instance": TEXT,
+    },
+    "screening": {
+        "index": INTEGER,
+        "label": INTEGER,
+        "score": FLOAT,
+        "rank": INTEGER,
+        "kept": TRUTH,
+    },
+}
+"""The columns of each kind that has no others."""
+
+MEGABYTES = 256  # that reading may take in memory
+RATIO = 100  # and so many bytes more for each byte of the files
+SECONDS = 60  # that reading may take, and one more for each MB
+
+
+def save_rows(path: Path, kind: str, rows: pd.DataFrame, provenance: Provenance) -> None:
+    """Save a trace, scores or a screening as Parquet."""
+    table = pa.Table.from_pandas(rows, preserve_index=False)
+    table = table.replace_schema_metadata({own.KEY: own.text(kind, provenance)})
+
+    def fill(file: IO[bytes]) -> None:
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+
+    write(path, provenance, fill)
+
+
+def load_rows(
+    paths: Path | Sequence[Path], kind: str, expect: Mapping[str, Any] | None = None
+) -> pd.DataFrame:
+    """The rows of a file of this kind, or of several one after the other.
+
+    ``expect``: options that they must have been made with. Raises ArtifactError.
+    """
+    several = [paths] if isinstance(paths, Path) else list(paths)
+    size = sum(path.stat().st_size for path in several if path.is_file())
+    content = guarded(
+        decoded,
+        [str(path) for path in several],
+        kind,
+        expect or {},
+        megabytes=MEGABYTES + (RATIO * size >> 20),
+        seconds=SECONDS + size / 1e6,
+        error=ArtifactError,
+        place=several[0],
+        remedy="delete it and run snakemake again",
+    )
+    with reading(several[0]), pa.ipc.open_stream(content) as stream:
+        return stream.read_all().to_pandas(ignore_metadata=True)
+
+
+def decoded(paths: Sequence[str], kind: str, expect: Mapping[str, Any]) -> bytes:
+    """The files' rows in Arrow's stream format: what the child does."""
+    tables = []
+    for path in map(Path, paths):
+        reading_now(path)
+        with reading(path):
+            tables.append(_table(path, kind, expect))
+            if tables[-1].schema.names != tables[0].schema.names:
+                raise ValueError(f"other columns than those of {paths[0]}")
+    with reading(path):
+        table = pa.concat_tables(tables, promote_options="permissive")
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def _table(path: Path, kind: str, expect: Mapping[str, Any]) -> pa.Table:
+    """A file's rows without metadata, the text in them valid, its columns those of the kind."""
+    check_regular(path)
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        schema = file.schema_arrow
+        own.checked(path, (schema.metadata or {}).get(own.KEY.encode()), kind, expect)
+        if kind in COLUMNS:
+            _check_columns(schema, COLUMNS[kind])
+        elif not {field.type for field in schema} <= CELLS:
+            raise ValueError(f"a column is none of {', '.join(sorted(map(str, CELLS)))}")
+        table = file.read(use_threads=False)  # one page at a time
+    table.validate(full=True)
+    return table.replace_schema_metadata(None)
+
+
+def _check_columns(schema: pa.Schema, wanted: Mapping[str, pa.DataType]) -> None:
+    """Exactly these; how long the offsets of a text are differs between versions of pandas."""
+    if schema.names != list(wanted):
+        raise ValueError(f"columns {', '.join(schema.names)}, not {', '.join(wanted)}")
+    for field, kind in zip(schema, wanted.values(), strict=True):
+        found = TEXT if field.type == pa.large_string() else field.type
+        if found != kind:
+            raise ValueError(f"column {field.name} is {found}, not {kind}")
