@@ -4,6 +4,8 @@ Classes and images are chosen by a source's labels alone; each image then goes s
 in one uint8 array.
 """
 
+from __future__ import annotations
+
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,21 +16,29 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from rdmdc.records import LabelledImages, Normalisation
-from rdmdc.sources.files import SOURCES, DatasetError, Split, listed, unique
+from rdmdc import plugins
+from rdmdc.datasets.normalisation import normalisation
+from rdmdc.datasets.split import DatasetError, Split, listed, unique
+from rdmdc.options import build
+from rdmdc.records import LabelledImages
+from rdmdc.storage.guarded import allow, reading_now
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM", "TIFF")  # EPS would run Ghostscript
 MODES = {"rgb": "RGB", "grey": "L"}
-BATCH = 512  # images of a histogram at a time
+DECODING = ("source", "classes", "per_class", "size", "color", "normalisation")
+"""Keys of the section ``dataset`` that are not the source's own options."""
 
 
 def load(options: Mapping[str, Any]) -> tuple[LabelledImages, LabelledImages]:
     """The training and the test split that the config's section ``dataset`` describes.
 
     Both are sorted by class, in the source's order within a class, and share the training split's
-    normalisation. Transparent images are composed over white. Raises DatasetError.
+    normalisation. Transparent images are composed over white. Everything is decoded in this
+    process: of files that may be damaged or hostile, let `preparing.prepare` call it in a child.
+    Raises DatasetError.
     """
-    train, test = SOURCES[options["source"]](options)
+    source, chosen = source_of(options)
+    train, test = source(chosen)
     names = tuple(options["classes"] or train.class_names)
     limits = options["per_class"] or {"train": None, "test": None}
     train_rows, train_labels = _chosen(train, names, limits["train"], "train")
@@ -42,11 +52,18 @@ def load(options: Mapping[str, Any]) -> tuple[LabelledImages, LabelledImages]:
             f"images are {_size(train_pixels)} in {train.place}, {_size(test_pixels)} in"
             f" {test.place}; set dataset.size to scale them"
         )
-    normalisation = _normalisation(train_pixels, options["normalisation"], train.place)
+    shared = normalisation(train_pixels, options["normalisation"], train.place)
     return (
-        LabelledImages(torch.from_numpy(train_pixels), train_labels, names, normalisation),
-        LabelledImages(torch.from_numpy(test_pixels), test_labels, names, normalisation),
+        LabelledImages(torch.from_numpy(train_pixels), train_labels, names, shared),
+        LabelledImages(torch.from_numpy(test_pixels), test_labels, names, shared),
     )
+
+
+def source_of(options: Mapping[str, Any]) -> tuple[plugins.Plugin, Any]:
+    """The source that the config's section ``dataset`` names, and the source's own options."""
+    source = plugins.get("source", options["source"], "dataset.source")
+    its_own = {key: value for key, value in options.items() if key not in DECODING}
+    return source, build(source.options, its_own, "dataset")
 
 
 def _chosen(
@@ -89,14 +106,18 @@ def _decoded(split: Split, rows: np.ndarray, mode: str, size: int | None) -> np.
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for row, place, encoded in split.images(slots >= 0):
+            reading_now(place)
             try:
                 image = _decode(encoded, mode, size)
+            except MemoryError:
+                raise
             except Exception as error:  # decoders of damaged files raise nearly anything
                 raise DatasetError(
                     f"{place}: undecodable image ({error}); replace or remove it"
                 ) from error
             if len(pixels) == 0:
                 _check_memory(len(rows) * image.nbytes, split.place)
+                allow(len(rows) * image.nbytes)
                 pixels = np.empty((len(rows), *image.shape), np.uint8)
             if image.shape != pixels.shape[1:]:
                 raise DatasetError(
@@ -141,34 +162,3 @@ def _decode(encoded: bytes | np.ndarray, mode: str, size: int | None) -> np.ndar
 def _size(images: np.ndarray) -> str:
     height, width = images.shape[-2:]
     return f"{width}×{height}"
-
-
-def _normalisation(pixels: np.ndarray, wanted: Any, place: str) -> Normalisation:
-    """As configured, or each channel's mean and population std, exact: from a histogram."""
-    channels = pixels.shape[1]
-    if wanted != "training_split":
-        for key in ("mean", "std"):
-            if len(wanted[key]) != channels:
-                raise DatasetError(
-                    f"dataset.normalisation.{key} has {len(wanted[key])} entries, images have"
-                    f" {channels} channels; give one for each, or 'training_split'"
-                )
-            if not np.isfinite(wanted[key]).all():
-                raise DatasetError(f"dataset.normalisation.{key}: {wanted[key]} must be finite")
-        if min(wanted["std"]) <= 0:
-            raise DatasetError(f"dataset.normalisation.std: {wanted['std']} must be positive")
-        return Normalisation(tuple(wanted["mean"]), tuple(wanted["std"]))
-    counts = np.zeros((channels, 256))
-    for start in range(0, len(pixels), BATCH):
-        for channel in range(channels):
-            values = pixels[start : start + BATCH, channel].ravel()
-            counts[channel] += np.bincount(values, minlength=256)
-    weights, levels = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
-    mean = weights @ levels
-    std = np.sqrt((weights * (levels - mean[:, None]) ** 2).sum(1))
-    if std.min() == 0:
-        raise DatasetError(
-            f"{place}: channel {int(std.argmin())} is the same in every image, its std is 0;"
-            " check the files, or set dataset.normalisation"
-        )
-    return Normalisation(tuple(mean.tolist()), tuple(std.tolist()))
