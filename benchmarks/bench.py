@@ -26,7 +26,7 @@ from rdmdc.attacks import crafting as attacks
 from rdmdc.models import running as networks
 from rdmdc.attacks.crafting import Crafting, Scene
 from rdmdc.models.augment import Draw, augment, draw
-from rdmdc.storage.checkpoints import NoCheckpoints
+from rdmdc.checkpoints import NoCheckpoints
 from rdmdc.condensers.dm import Condensation, condense
 from rdmdc.models.running import ConvNet
 from rdmdc.randomness import generator

@@ -23,7 +23,7 @@ import yaml
 from rdmdc.models import running as networks
 from rdmdc.storage import artifacts
 from rdmdc.storage.artifacts import Provenance
-from rdmdc.storage.checkpoints import NoCheckpoints
+from rdmdc.checkpoints import NoCheckpoints
 from rdmdc.condensers.dm import Condensation, condense
 from rdmdc.models.running import ConvNet
 from rdmdc.records import LabelledImages, Normalisation

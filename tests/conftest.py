@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rdmdc.models import running as networks
-from rdmdc.storage.checkpoints import NoCheckpoints
+from rdmdc.checkpoints import NoCheckpoints
 from rdmdc.models.running import ConvNet
 from rdmdc.records import LabelledImages, Normalisation, Target
 

@@ -20,7 +20,7 @@ import torch._dynamo  # noqa: F401 (an optimiser imports it: once, before the fo
 from test_command_line import CONFIG, POISONED, argv, edited, jobs
 
 from rdmdc import stages  # noqa: F401 once, before the forks
-from rdmdc.storage import checkpoints
+from rdmdc.storage import job_checkpoints as checkpoints
 from rdmdc.workflow import presets as conditions
 from rdmdc.__main__ import main
 

@@ -18,18 +18,19 @@ from test_command_line import CONFIG, argv, edited, send
 from test_condense import OPTIONS, PANEL, STRATEGY
 from test_evaluate import SHORT
 
-from rdmdc.attacks import crafting as attacks
-from rdmdc.storage import checkpoints
-from rdmdc.workflow import presets as conditions
 from rdmdc.__main__ import main
+from rdmdc.attacks import crafting as attacks
 from rdmdc.attacks.crafting import Scene
-from rdmdc.storage.checkpoints import JobCheckpoints, State, packed, read
+from rdmdc.checkpoints import State
 from rdmdc.condensers.dm import condense
 from rdmdc.metrics.evaluate import evaluate
 from rdmdc.models.running import ConvNet
+from rdmdc.models.training import fit
 from rdmdc.randomness import generator
 from rdmdc.records import SyntheticSet
-from rdmdc.models.training import fit
+from rdmdc.storage import job_checkpoints as checkpoints
+from rdmdc.storage.job_checkpoints import JobCheckpoints, packed, read
+from rdmdc.workflow import presets as conditions
 
 KILLS = int(os.environ.get("KILLS", "20"))
 IDENTITY = {

@@ -31,7 +31,7 @@ from rdmdc.models.native import convnet as native
 from rdmdc.storage import artifacts
 from rdmdc.workflow import presets as conditions, stages
 from rdmdc.__main__ import COMMANDS, LONG, main
-from rdmdc.storage.checkpoints import JobCheckpoints
+from rdmdc.storage.job_checkpoints import JobCheckpoints
 from rdmdc.workflow.presets import as_argument
 from rdmdc.progress import Progress
 

@@ -16,10 +16,14 @@ import pytest
 import torch
 from PIL import Image
 
-from rdmdc.datasets import decoding as datasets
-from rdmdc.sources import files as sources
+from rdmdc.datasets import normalisation
 from rdmdc.datasets.decoding import load
-from rdmdc.sources.files import DatasetError
+from rdmdc.datasets.preparing import prepare
+from rdmdc.datasets.split import DatasetError
+from rdmdc.errors import InputError
+from rdmdc.options import OptionError
+from rdmdc.sources import parquet
+from rdmdc.storage import artifacts
 
 DATA = Path(os.environ.get("RDMDC_TEST_DATA", "../shared/data"))
 COMMON = {
@@ -147,7 +151,7 @@ def test_normalisation_is_the_training_splits(files):
 
 def test_normalisation_over_several_batches(files, monkeypatch):
     whole = load(files())[0]
-    for module in (datasets, sources):
+    for module in (normalisation, parquet):
         monkeypatch.setattr(module, "BATCH", 3)
     parts = load(files())[0]
     assert parts.normalisation == whole.normalisation
@@ -366,7 +370,7 @@ def test_torchvision_offline_says_what_to_do(tmp_path, offline, name, archive, b
 
 
 def test_torchvision_unknown_name(tmp_path):
-    with pytest.raises(DatasetError, match="'ImageNet' is not one of CIFAR10, CIFAR100, MNIST"):
+    with pytest.raises(OptionError, match=r"dataset\.name: 'ImageNet' must be one of CIFAR10, CIF"):
         load({"source": "torchvision", "name": "ImageNet", "root": str(tmp_path), **COMMON})
 
 
@@ -510,13 +514,18 @@ def test_unknown_and_repeated_classes(files):
         load(files(classes=["0", "dog"]))
     with pytest.raises(DatasetError, match=r"dataset.classes: 0 appears more than once"):
         load(files(classes=["0", "0"]))
-    with pytest.raises(DatasetError, match=r"the class names of .*: a appears more than once"):
+    with pytest.raises(InputError, match=r"dataset.class_names: 'a' is listed twice"):
         load(files(class_names=["a", "a", "b"]))
+    content = table([encoded(image(0))], [0], {"class_names": '["a", "a"]'})
+    with pytest.raises(DatasetError, match=r"the class names of .*: a appears more than once"):
+        load(files(train=content, test=content))
 
 
 def test_file_listed_twice(files):
     options = files()
-    with pytest.raises(DatasetError, match=r"dataset.train: .* appears more than once"):
+    with pytest.raises(
+        InputError, match=r"dataset.train: .*train.parquet"
+    ):
         load({**options, "train": [options["train"]] * 2})
 
 
@@ -629,6 +638,48 @@ def test_missing_annotations(tiny_imagenet):
 def test_unknown_embedded_name():
     with pytest.raises(DatasetError, match="no embedded data set 'emojis'; there are: emoji"):
         load({"source": "embedded", "name": "emojis", **COMMON})
+
+
+# --- in a child ------------------------------------------------------------------------------
+
+BEGUN = artifacts.Provenance("data", {}, "c0de", {}, 0.0)
+
+
+def test_a_child_prepares_what_is_loaded_here(files, tmp_path):
+    options, paths = files(), [tmp_path / "out" / part for part in ("train", "test")]
+    prepare(options, *paths, BEGUN)
+    for path, wanted in zip(paths, load(options), strict=True):
+        found = artifacts.load_images(path)
+        assert torch.equal(found.pixels, wanted.pixels) and torch.equal(found.labels, wanted.labels)
+        assert (found.class_names, found.normalisation) == (
+            wanted.class_names,
+            wanted.normalisation,
+        )
+        again = tmp_path / "again"
+        artifacts.save_images(again, wanted, BEGUN)
+        assert again.read_bytes() == path.read_bytes()
+
+
+def test_a_fault_in_the_child_is_told_here_and_leaves_nothing(files, tmp_path):
+    content = table([encoded(image(0)), b"junk"], [0, 0])
+    options = files(train=content, test=content)
+    with pytest.raises(DatasetError, match=r"train.parquet row 1: undecodable image"):
+        prepare(options, tmp_path / "out" / "train", tmp_path / "out" / "test", BEGUN)
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_pixels_than_the_limit_are_no_fault(files, tmp_path, monkeypatch):
+    """Memory for the pixels that are kept, whose number the labels tell, comes on top."""
+    monkeypatch.setattr("rdmdc.datasets.preparing.MEGABYTES", 300)
+    prepare(files(size=3500), tmp_path / "train", tmp_path / "test", BEGUN)
+    assert (tmp_path / "train").stat().st_size > 8 * 3 * 3500 * 3500
+
+
+def test_a_source_that_does_not_exist(files):
+    with pytest.raises(InputError, match=r"dataset\.source: no source is named 'parket'; did you"):
+        load(files() | {"source": "parket"})
+    with pytest.raises(OptionError, match=r"dataset: unknown option 'image_colum'; did you mean"):
+        load(files(image_colum="img"))
 
 
 # --- real data -------------------------------------------------------------------------------

@@ -9,11 +9,16 @@ import sys
 
 import pytest
 
-from rdmdc.storage import artifacts, provenance
 from rdmdc.__main__ import main
+from rdmdc.storage import artifacts
 from rdmdc.storage.provenance import Provenance
+from rdmdc.storage.reading import LARGEST
 
-DATA, TABLE, FIGURE = "results/data/train.arrow", "results/table2.csv", "results/figures/a.svg"
+DATA, TABLE, FIGURE = (
+    "results/data/train.safetensors",
+    "results/table2.csv",
+    "results/figures/a.svg",
+)
 
 
 @pytest.fixture
@@ -49,8 +54,8 @@ def test_all_is_well(project, capsys):
 
 
 def test_every_flipped_byte_is_found(project, capsys):
-    """In artifacts and in sidecars."""
-    for path in [p for p in project.rglob("*") if p.is_file()]:
+    """In artifacts and in what they were made from."""
+    for path in [p for p in project.rglob("*") if p.is_file() and p.suffix != ".json"]:
         content = path.read_bytes()
         for at in range(0, len(content), 7):  # all of them once took 20 s
             path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
@@ -60,12 +65,34 @@ def test_every_flipped_byte_is_found(project, capsys):
     assert said(capsys) == []
 
 
+def test_every_other_value_in_a_sidecar_that_matters_is_found(project, capsys):
+    path = project / f"{TABLE}.provenance.json"
+    content = path.read_bytes()
+    stated = json.loads(content)
+    for key, value in stated.items():
+        path.write_text(json.dumps({k: v for k, v in stated.items() if k != key}))
+        assert any(f"{path.name}: damaged" in line for line in said(capsys)), key
+        path.write_text(json.dumps(stated | {key: [value]}))
+        assert any(f"{path.name}: damaged" in line for line in said(capsys)), key
+    for change in ({"artifact": "b"}, {"bytes": 7}, {"sha256": WRONG}, {"inputs": {DATA: WRONG}}):
+        path.write_text(json.dumps(stated | change))
+        assert said(capsys), change
+    path.write_text(json.dumps(stated | {"more": 1}))
+    assert any(f"{path.name}: damaged" in line for line in said(capsys))
+    path.write_bytes(content)
+    assert said(capsys) == []
+
+
 def altered(path):
     path.write_bytes(path.read_bytes().replace(b"pixels", b"pixelS"))
 
 
 def truncated(path):
     path.write_bytes(path.read_bytes()[:-1])
+
+
+def halved(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def emptied(path):
@@ -93,7 +120,7 @@ def a_folder(path):
 
 def enlarged(path):
     with open(path, "r+b") as file:
-        file.truncate(provenance.LARGEST + 1)
+        file.truncate(LARGEST + 1)
 
 
 def nested(path):
@@ -101,13 +128,10 @@ def nested(path):
 
 
 def rewritten(change):
-    """A sidecar with another content and a right sha256 of itself."""
+    """A sidecar with another content."""
 
     def fault(path):
-        said = json.loads(path.read_bytes()) | change | {"sidecar_sha256": provenance.BLANK}
-        head, _, tail = json.dumps(said).rpartition(provenance.BLANK)
-        own = provenance.hashlib.sha256(f"{head}{provenance.BLANK}{tail}".encode()).hexdigest()
-        path.write_bytes(f"{head}{own}{tail}".encode())
+        path.write_text(json.dumps(json.loads(path.read_bytes()) | change))
 
     return fault
 
@@ -130,7 +154,7 @@ WRONG = "a" * 64
         ("cifar.parquet", truncated, [f"{DATA}: its input cifar.parquet has changed since"]),
         ("cifar.parquet", removed, [f"{DATA}: its input cifar.parquet does not exist .*; run"]),
         (FIGURE + SIDE, removed, [f"{FIGURE}: has no sidecar; delete it and run snakemake again"]),
-        (FIGURE + SIDE, truncated, [f"{FIGURE}{SIDE}: damaged .*; delete it and a.svg and run"]),
+        (FIGURE + SIDE, halved, [f"{FIGURE}{SIDE}: damaged .*; delete it and a.svg and run"]),
         (FIGURE + SIDE, emptied, [f"{FIGURE}{SIDE}: damaged .*; delete it and a.svg and run"]),
         (FIGURE + SIDE, enlarged, [f"{FIGURE}{SIDE}: damaged .*larger than 4194304 bytes"]),
         (FIGURE + SIDE, nested, [f"{FIGURE}{SIDE}: damaged .*recursion"]),
@@ -139,8 +163,8 @@ WRONG = "a" * 64
         (FIGURE + SIDE, a_folder, [f"{FIGURE}: .*"]),
         (FIGURE + SIDE, rewritten({"artifact": "b.svg"}), [f"{FIGURE}{SIDE}: the sidecar of b"]),
         (FIGURE + SIDE, rewritten({"sha256": WRONG}), [f"{FIGURE}: altered"]),
-        (FIGURE + SIDE, rewritten({"sha256": [1]}), [f"{FIGURE}{SIDE}: .*not 64 hex digits"]),
-        (FIGURE + SIDE, rewritten({"bytes": "6"}), [f"{FIGURE}{SIDE}: .*bytes not a number"]),
+        (FIGURE + SIDE, rewritten({"sha256": "a"}), [f"{FIGURE}{SIDE}: .*not 64 hex digits"]),
+        (FIGURE + SIDE, rewritten({"bytes": "6"}), [f"{FIGURE}{SIDE}: .*bytes is '6', of"]),
         (FIGURE + SIDE, rewritten({"inputs": [TABLE]}), [f"{FIGURE}{SIDE}: damaged"]),
         (FIGURE + SIDE, rewritten({"inputs": {"/dev/zero": WRONG}}), [".*/dev/zero does not"]),
         (FIGURE + SIDE, rewritten({"inputs": {"a\0b": WRONG}}), [r".*a\\x00b does not exist"]),
