@@ -71,7 +71,7 @@ def project(
         w = found.directions[:, :directions]
         along = torch.zeros(len(indices), w.shape[1])
         along[sampled] = ((embeddings - mean) @ w).cpu()
-        for part in rest.split(BLOCK):
+        for part in rest.split(BLOCK) if len(rest) else ():
             embedded = _embed(suspects, number, weights, indices[part])
             along[part] = ((embedded - mean) @ w).cpu()
         projections.append(along)
