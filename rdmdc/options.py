@@ -148,7 +148,7 @@ def _checked(kind: Any, metadata: Mapping[str, Any], value: Any, where: str) -> 
 
 
 def _is(kind: Any, value: Any) -> bool:
-    """True if a value from YAML is of the type. A whole number is a float too; a bool is no number."""
+    """True if a value from YAML is of the type; a whole number is a float too, a bool is not."""
     if kind is bool:
         return isinstance(value, bool)
     if isinstance(value, bool):
