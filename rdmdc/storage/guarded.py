@@ -80,6 +80,8 @@ def guarded(
         fault = f"could not be read within {seconds:.0f} s"
     elif "memory" in said:
         fault = f"needs more than {megabytes} MB of memory to be read"
+    elif child.returncode == -signal.SIGKILL:
+        fault = "its reader was killed, as happens where the machine's memory runs out"
     else:
         fault = f"damaged, its reader crashed ({_ending(child.returncode)})"
     raise error(f"{place}: {fault}; {remedy}")
