@@ -162,7 +162,8 @@ def sidecar(folder):
 
     def value():
         said = provenance.read(path)
-        return said.artifact, said.bytes, said.sha256, said.inputs
+        inputs = {str(Path(name)): digest for name, digest in said.inputs.items()}  # a//b is a/b
+        return said.artifact, said.bytes, said.sha256, inputs
 
     return Specimen(path, value)
 

@@ -16,6 +16,7 @@ from rdmdc.storage.images import save_target as save_target
 from rdmdc.storage.provenance import Provenance as Provenance
 from rdmdc.storage.provenance import sha256 as sha256
 from rdmdc.storage.provenance import verified as verified
+from rdmdc.storage.rows import load_all_rows as load_all_rows
 from rdmdc.storage.rows import load_rows as load_rows
 from rdmdc.storage.rows import save_rows as save_rows
 from rdmdc.storage.screenings import load_screening as load_screening
