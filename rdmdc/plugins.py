@@ -169,12 +169,12 @@ def load(kind: str) -> Found:
 
 def get(kind: str, name: str, where: str) -> Plugin:
     """The plug-in of that name; PluginError names those that exist and the nearest."""
-    found = load(kind)
+    found, name = load(kind), str(name)  # a preset may hold anything
     if name in found.plugins:
         return found.plugins[name]
     if name in found.broken:
         raise PluginError(f"{where}: the {kind} {name!r} cannot be imported: {found.broken[name]}")
-    near = get_close_matches(str(name), found.plugins, 1)
+    near = get_close_matches(name, found.plugins, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
     listed = ", ".join(sorted(found.plugins))
     raise PluginError(f"{where}: no {kind} is named {name!r}{hint} (there are {listed})")
