@@ -1,45 +1,36 @@
-"""What a preset may say: the schema, the checks that it cannot make, and each job's options."""
+"""What a preset may say: its keys, what contradicts itself, and each job's options."""
 
-import ast
-import inspect
+from __future__ import annotations
+
 import json
 import subprocess
 import sys
 from copy import deepcopy
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
-from jsonschema import Draft202012Validator
-from snakemake.exceptions import WorkflowError
-from snakemake.utils import validate
 
-from rdmdc.workflow import presets as conditions
-from rdmdc.attacks.crafting import ATTACKS, OPTIMISERS, Crafting
-from rdmdc.models.augment import OPERATIONS
-from rdmdc.condensers.dm import INITIALISATIONS, Condensation
-from rdmdc.workflow.presets import ConfigError
-from rdmdc.estimators.means import ESTIMATORS
-from rdmdc.sources.files import LAYOUTS, SOURCES
-from rdmdc.models.training import Schedule
+from rdmdc import plugins
+from rdmdc.errors import InputError
+from rdmdc.options import fields
+from rdmdc.workflow import checks, job_options, keys, presets
+from rdmdc.workflow.job_options import as_argument
 
 ROOT = Path(__file__).parents[1]
-SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
-PRESETS = [p for p in (ROOT / "config.yaml", *sorted(ROOT.glob("config/*.yaml"))) if p.is_file()]
+PRESETS = [ROOT / "config.yaml", *sorted(ROOT.glob("config/*.yaml"))]
 SMOKE = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
-SCHEMA_CONTENT = yaml.safe_load(SCHEMA.read_text())
 GONE = object()
 
 
-def edited(*edits):
-    """The smoke preset with values set, or taken away, at paths such as "condense.ipc"."""
-    config = deepcopy(SMOKE)
+def edited(*edits, config=SMOKE):
+    """A copy of the preset with values set, or taken away, at paths such as "condensers.dm.ipc"."""
+    config = deepcopy(config)
     for path, value in edits:
         *sections, key = path.split(".")
         place = config
         for section in sections:
-            place = place[section]
+            place = place.setdefault(section, {})
         if value is GONE:
             del place[key]
         else:
@@ -47,321 +38,466 @@ def edited(*edits):
     return config
 
 
-def within(path):
-    """What the schema says at a path."""
-    place = SCHEMA_CONTENT
-    for key in path.split("."):
-        place = place[key]
-    return place
+def checked(config):
+    """The complete preset, as the workflow reads it."""
+    full = presets.complete(config)
+    checks.check(full)
+    return full
 
 
-# --- the schema ------------------------------------------------------------------------------
+def fault_of(config):
+    """The one line that a faulty preset is told in."""
+    with pytest.raises(InputError) as caught:
+        checked(config)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# --- keys ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.stem)
 def test_presets_are_sound(preset):
     config = yaml.safe_load(preset.read_text())
-    validate(config, str(SCHEMA))
-    conditions.check(config)
-    assert config == yaml.safe_load(preset.read_text()), "no defaults are filled in"
-
-
-def test_the_schema_is_one():
-    Draft202012Validator.check_schema(SCHEMA_CONTENT)
+    before = deepcopy(config)
+    full = checked(config)
+    assert config == before, "checking changes nothing"
+    assert {key: full[key] for key in ("condensers", "evaluate", "dataset")} == {
+        key: config[key] for key in ("condensers", "evaluate", "dataset")
+    }, "no defaults are filled in"
 
 
 REFUSED = [
-    ("sed", 1, "'sed' was unexpected"),
-    ("condense.icp", 2, "'icp' was unexpected"),
-    ("dataset.colour", "rgb", "'colour' was unexpected"),
-    ("dataset.layout", "class_folders", "'layout' was unexpected"),
-    ("dataset.name", GONE, "'name' is a required property"),
-    ("dataset.source", "zip", "'zip' is not one of"),
-    ("dataset.size", 0, r"\['dataset'\]\['size'\]"),
-    ("dataset.per_class", {"train": 0, "test": 1}, r"\['dataset'\]\['per_class'\]"),
-    ("dataset.classes", ["Symbols", "Symbols"], r"\['dataset'\]\['classes'\]"),
-    ("runs", GONE, "'runs' is a required property"),
-    ("condense.momentum", GONE, "'momentum' is a required property"),
-    ("estimators.rdm_dc.power_iterations", GONE, "'power_iterations' is a required property"),
-    ("estimators.rdm_dc.drop", GONE, "'drop' is a required property"),
-    ("estimators.dm.drop", "1/10", r"\['dm'\]\['drop'\]"),
-    ("estimators.dm.power_iterations", 3, r"\['dm'\]\['power_iterations'\]"),
-    ("estimators.dm.function", "krum", "'krum' is not one of"),
-    ("estimators.rdm_dc.drop", 0.3, r"0.3 is not of type 'string'[\s\S]*\['drop'\]"),
-    ("estimators.rdm_dc.drop", "-1/10", r"'-1/10' does not match[\s\S]*\['drop'\]"),
-    ("conditions.dm_64.eps", 256, r"256 is greater than[\s\S]*\['eps'\]"),
-    ("conditions.dm_64.eps", -1, r"-1 is less than[\s\S]*\['eps'\]"),
-    ("conditions.dm_64.poisons", 0.1, r"\['dm_64'\]\['poisons'\]"),
-    ("conditions.dm_64.poisons", 0, r"\['dm_64'\]\['poisons'\]"),
-    ("conditions.dm_64.attack", "feature_collision", "'feature_collision' is not one of"),
-    ("conditions.dm_64.attacks", "dm", "'attacks' was unexpected"),
-    ("conditions.DM 64", SMOKE["conditions"]["clean"], "'DM 64' does not match"),
-    ("conditions.clean.panels", ["all", "all"], "non-unique"),
-    ("threads", 0, r"0 is less than[\s\S]*\['threads'\]"),
-    ("threads", "two", r"'two' is not of type 'integer'[\s\S]*\['threads'\]"),
-    ("compile", 1, r"1 is not of type 'boolean'[\s\S]*\['compile'\]"),
-    ("condense", None, r"None is not of type 'object'[\s\S]*\['condense'\]"),
-    ("condense.learning_rate", 0, r"\['condense'\]\['learning_rate'\]"),
-    ("condense.initialisation", "zeros", "'zeros' is not one of"),
-    ("network.depth", 9, r"\['network'\]\['depth'\]"),
-    ("augmentation", ["jitter"], "'jitter' is not one of"),
-    ("attacks.dm.optimiser", "adam", "'adam' is not one of"),
-    ("attacks.dm.clean_batch", 8, "'clean_batch' was unexpected"),
-    ("attacks.untargeted.clean_batch", GONE, "'clean_batch' is a required property"),
-    ("targets", [], r"\['targets'\]"),
-    ("targets", [-1], r"\['targets'\]\[0\]"),
-    ("targets", [{"seed": 1, "index": 3}], r"\['targets'\]\[0\]"),
-    ("pretrain.decay_after", 0.5, r"\['pretrain'\]\['decay_after'\]"),
-    ("evaluate.networks", 0, r"\['evaluate'\]\['networks'\]"),
-    ("tables.first", SMOKE["tables"]["table1"], "'first' does not match"),
-    ("panels.pair", [], r"\['panels'\]\['pair'\]"),
-    ("figures.run", -1, r"\['figures'\]\['run'\]"),
+    ("sed", 1, "preset: unknown option 'sed'; did you mean seed?"),
+    ("condensers.dm.icp", 2, "condensers.dm: unknown option 'icp'; did you mean ipc?"),
+    ("dataset.colour", "rgb", "dataset: unknown option 'colour'"),
+    ("dataset.layout", "class_folders", "dataset: unknown option 'layout'"),
+    ("dataset.name", GONE, "dataset: option 'name' is missing"),
+    ("dataset.source", GONE, "dataset: source is missing; name one such as embedded"),
+    ("dataset.source", "zip", "dataset.source: no source is named 'zip' (there are embedded, fol"),
+    ("dataset.size", 0, "dataset.size: 0 must be a whole number, at least 1"),
+    ("dataset.per_class", {"train": 0, "test": 1}, "dataset.per_class.train: 0 must be"),
+    ("dataset.classes", ["Symbols", "Symbols"], "dataset.classes: 'Symbols' is listed twice"),
+    ("runs", GONE, "preset: option 'runs' is missing: condensations for each target"),
+    ("runs", 0, "preset.runs: 0 must be a whole number, at least 1"),
+    ("condensers.dm.momentum", GONE, "condensers.dm: option 'momentum' is missing"),
+    ("condensers.dm", GONE, "condensers.dm: option 'ipc' is missing: M, synthetic images per"),
+    ("estimators.spectral_mean.power_iterations", GONE, "option 'power_iterations' is missing"),
+    ("estimators.spectral_mean.drop", GONE, "estimators.spectral_mean: option 'drop' is missing"),
+    ("estimators.mean", {"drop": "1/10"}, "estimators.mean: unknown option 'drop' (options: none)"),
+    ("estimators.krum", {}, "no estimator is named 'krum'"),
+    ("methods.dm.estimator", "krum", "methods.dm.estimator: no estimator is named 'krum'"),
+    (
+        "methods.dm.screen",
+        "nune",
+        "methods.dm.screen: no screen is named 'nune'; did you mean none?",
+    ),
+    ("methods.dm.condenser", "dmm", "methods.dm.condenser: no condenser is named 'dmm'"),
+    ("methods.dm.label", GONE, "methods.dm: option 'label' is missing"),
+    ("methods.dm", "mean", "methods.dm: 'mean' is not a section"),
+    ("estimators.spectral_mean.drop", 0.3, "estimators.spectral_mean.drop: 0.3 is no fraction"),
+    ("estimators.spectral_mean.drop", "-1/10", "'-1/10' is outside 0..1"),
+    ("conditions.dm_64.eps", 256, "attacks.dm_poison.eps: 256 must be"),
+    ("conditions.dm_64.eps", -1, "attacks.dm_poison.eps: -1 must be"),
+    ("conditions.dm_64.eps", GONE, "attacks.dm_poison: option 'eps' is missing"),
+    ("conditions.direct.eps", 64, "conditions.direct: unknown key 'eps'"),
+    ("conditions.dm_64.poisons", 0.1, "conditions.dm_64.poisons: 0.1 must be"),
+    ("conditions.dm_64.poisons", "3/2", "conditions.dm_64.poisons: '3/2' is outside 0..1"),
+    ("conditions.dm_64.attack", "feature_collision", "no attack is named 'feature_collision'"),
+    ("conditions.dm_64.attacks", "dm", "unknown key 'attacks'; did you mean attack?"),
+    ("conditions.DM 64", SMOKE["conditions"]["clean"], "conditions: 'DM 64' is no name"),
+    ("conditions.clean.panels", ["all", "all"], "conditions.clean.panels: 'all' is listed twice"),
+    ("threads", 0, "preset.threads: 0 must be a whole number, at least 1"),
+    ("threads", "two", "preset.threads: 'two' must be a whole number, at least 1"),
+    ("compile", 1, "preset.compile: 1 must be true or false"),
+    ("condensers", None, "preset.condensers: None is not a section"),
+    ("condensers.dm.learning_rate", 0, "condensers.dm.learning_rate: 0 must be a number, above 0"),
+    ("condensers.dm.initialisation", "zeros", "'zeros' must be text, one of noise, real"),
+    ("networks.convnet.depth", 9, "networks.convnet.depth: 9 must be"),
+    ("network", "vgg", "network: no networks entry is named 'vgg' (there are convnet"),
+    ("augmentation", ["jitter"], "preset.augmentation: 'jitter' must be"),
+    ("attacks.dm_poison.optimiser", "adam", "attacks.dm_poison.optimiser: 'adam' must be"),
+    ("attacks.dm_poison.clean_batch", 8, "attacks.dm_poison: unknown option 'clean_batch'"),
+    ("attacks.untargeted.clean_batch", GONE, "attacks.untargeted: option 'clean_batch' is missing"),
+    ("targets", [-1], "preset.targets: -1 must be"),
+    ("targets", [{"seed": 1, "index": 3}], "preset.targets: option 'adversarial_label' is missing"),
+    ("pretrain.decay_after", 0.5, "pretrain.decay_after: 0.5 is no fraction"),
+    ("pretrain.epochs", [], "pretrain.epochs: list the epochs of each victim"),
+    ("pretrain.epochs", [1, 1], "pretrain.epochs: list the epochs of each victim, each once"),
+    ("evaluate.networks", 0, "evaluate.networks: it must say how many networks of each name"),
+    ("evaluate.networks", {"convnet": 0}, "evaluate.networks.convnet: 0 must be at least 1"),
+    ("evaluate.networks", {"resnet18": 2}, "evaluate.networks: no networks entry is named"),
+    ("evaluate.momentum", 1, "evaluate.momentum: 1 must be a number, at least 0, below 1"),
+    ("tables.first", SMOKE["tables"]["table1"], "tables: 'first' is no name; it must match table"),
+    ("tables.table1.rows", [{"condition": "dm_64"}], "tables.table1.rows: option 'methods' is"),
+    ("panels.pair", [], "panels.pair: list names of methods, each once"),
+    ("panels.pair", ["dm", "dm"], "panels.pair: list names of methods, each once"),
+    ("figures.run", -1, "preset.figures.run: -1 must be a whole number, at least 0"),
+    ("cluster.gflops", 0, "preset.cluster.gflops: 0 must be a number, above 0"),
+    ("preset", "My preset", "preset: 'My preset' is no name"),
 ]
 
 
 @pytest.mark.parametrize(("path", "value", "fault"), REFUSED)
-def test_the_schema_refuses_and_names_the_key(path, value, fault):
-    with pytest.raises(WorkflowError, match=fault):
-        validate(edited((path, value)), str(SCHEMA))
+def test_a_bad_key_is_refused_and_named(path, value, fault):
+    assert fault in fault_of(edited((path, value)))
 
 
-@pytest.mark.parametrize("section", [k for k in SMOKE if k not in ("preset", "pretrain")])
-def test_every_section_is_required_and_none_may_be_misspelt(section):
-    with pytest.raises(WorkflowError, match=f"'{section}' is a required property"):
-        validate(edited((section, GONE)), str(SCHEMA))
-    with pytest.raises(WorkflowError, match=f"'{section}x' was unexpected"):
-        validate(edited((section + "x", SMOKE[section])), str(SCHEMA))
+@pytest.mark.parametrize("section", fields(keys.Preset))
+def test_every_section_but_the_optional_ones_is_required_and_none_may_be_misspelt(section):
+    assert f"unknown option '{section}x'; did you mean {section}?" in fault_of(
+        edited((section + "x", SMOKE.get(section)))
+    )
+    config = deepcopy(SMOKE)
+    config.pop(section, None)
+    if section in keys.OPTIONAL:
+        assert presets.complete(config)[section] == keys.OPTIONAL[section]
+    else:
+        assert f"preset: option '{section}' is missing" in fault_of(config)
 
 
-def names(record):
-    return {field.name for field in fields(record)}
+ODD = (None, True, -1, 0.5, "x", [], {}, [[]], [{}], {"x": 1})
 
 
-@pytest.mark.parametrize(
-    ("path", "offered"),
-    [
-        ("$defs.augmentation.items.enum", set(OPERATIONS) - {"identity"}),
-        ("$defs.crafting.optimiser.enum", OPTIMISERS),
-        ("$defs.condense.properties.initialisation.enum", INITIALISATIONS),
-        ("$defs.condense.properties", names(Condensation)),
-        ("properties.condense.required", names(Condensation)),
-        ("properties.estimators.additionalProperties.properties.function.enum", ESTIMATORS),
-        ("properties.conditions.additionalProperties.properties.attack.enum", {*ATTACKS, "none"}),
-        ("properties.attacks.properties", set(ATTACKS) - {"direct"}),
-        ("properties.attacks.properties.dm.required", names(Crafting) - {"eps", "clean_batch"}),
-        ("properties.attacks.properties.untargeted.required", names(Crafting) - {"eps"}),
-        ("properties.pretrain.required", names(Schedule)),
-        ("properties.evaluate.required", names(Schedule) | {"networks"}),
-        ("properties.dataset.properties.source.enum", SOURCES),
-        ("properties.dataset.properties.layout.enum", LAYOUTS),
-    ],
-)
-def test_the_schema_offers_what_the_package_has(path, offered):
-    assert set(within(path)) == set(offered)
-    assert len(within(path)) == len(offered)
+def leaves(place, path=()):
+    """The path to everything in a preset."""
+    yield path
+    entries = place.items() if isinstance(place, dict) else ()
+    for key, value in entries:
+        yield from leaves(value, (*path, key))
 
 
-def test_estimators_take_the_options_that_the_config_gives_them():
-    taken = {
-        name: {p.name for p in inspect.signature(f).parameters.values() if p.kind is p.KEYWORD_ONLY}
-        for name, f in ESTIMATORS.items()
-    }
-    offered = within("properties.estimators.additionalProperties.properties")
-    assert set.union(*taken.values()) == set(offered) - {"label", "function"}
-    given = {"drop": "3/10", "power_iterations": 3}
-    for name, options in taken.items():
-        own = {"label": "x", "function": name, **{option: given[option] for option in options}}
-        validate(edited(("estimators.x", own)), str(SCHEMA))
-        for option in given:
-            wrong = {k: v for k, v in own.items() if k != option}
-            if option not in own:
-                wrong[option] = given[option]
-            with pytest.raises(WorkflowError, match=option):
-                validate(edited(("estimators.x", wrong)), str(SCHEMA))
+def test_whatever_stands_in_a_preset_is_sound_or_told_in_one_line():
+    """Snakemake shows a traceback for what is no InputError."""
+    refused = 0
+    for path in list(leaves(SMOKE))[1:]:
+        for odd in ODD:
+            config = deepcopy(SMOKE)
+            place = config
+            for key in path[:-1]:
+                place = place[key]
+            place[path[-1]] = odd
+            try:
+                checked(config)
+            except InputError as error:
+                refused += 1
+                assert "\n" not in str(error)
+            except Exception as error:
+                raise AssertionError(f"{'.'.join(map(str, path))}: {odd!r}") from error
+    assert refused > 800
 
 
-# --- what the schema cannot see --------------------------------------------------------------
+# --- what contradicts itself -----------------------------------------------------------------
 
+ORACLE = {"label": "Oracle", "screen": "oracle", "condenser": "dm", "estimator": "mean"}
+HALF = {"label": "Half", "screen": "random", "condenser": "dm", "estimator": "mean"}
+HARDLY = [
+    ("screens.random", {"drop": "9/10"}),
+    ("methods.half", HALF),
+    ("panels.half", ["half"]),
+    ("conditions.clean.panels", ["all", "half"]),
+]
 FAULTS = [
-    ([("estimators.dm.label", "RDM-DC")], r"estimators\.rdm_dc: its label .RDM-DC. is that of"),
+    ([("methods.dm.label", "RDM-DC")], "methods.rdm_dc: its label 'RDM-DC' is that of dm too"),
     (
         [("conditions.dm_64.targets", [1])],
-        r"figures\.target: dm_64 has no target of seed 0; it has 1",
+        "figures.target: dm_64 has no target of seed 0; it has 1",
     ),
     ([("conditions.gm_64.targets", [1])], None),
-    ([("conditions.gm_64.targets", [1, 7])], r"gm_64\.targets: \[7\] are not among"),
-    ([("panels.pair", ["dm", "krum"])], r"panels\.pair: no estimators entry is named 'krum'"),
-    ([("estimators.rdm_dc.drop", "1")], r"estimators\.rdm_dc: drop 1 takes 16 .* lower it"),
-    ([("estimators.rdm_dc.drop", "15/16")], None),
-    ([("estimators.rdm_dc.drop", "3/2")], r"estimators\.rdm_dc: '3/2' is outside 0\.\.1"),
+    ([("conditions.gm_64.targets", [1, 7])], "conditions.gm_64.targets: [7] are not among"),
+    ([("panels.pair", ["dm", "krum"])], "panels.pair: no methods entry is named 'krum'"),
+    ([("estimators.spectral_mean.drop", "1")], "estimators.spectral_mean: drop 1 takes 16 of"),
+    ([("estimators.spectral_mean.drop", "15/16")], None),
     (
-        [("estimators.rdm_dc.drop", "9/10"), ("conditions.clean.condense", {"batch": 5})],
-        r"estimators\.rdm_dc: drop 9/10 takes 5 of a batch of 5",
+        [
+            ("estimators.spectral_mean.drop", "9/10"),
+            ("conditions.clean.condense", {"batch": 5}),
+        ],
+        "estimators.spectral_mean: drop 9/10 takes 5 of a batch of 5 and leaves none; lower it",
+    ),
+    # methods
+    (
+        [("methods.dm.estimator", None)],
+        "methods.dm: condenser dm matches class means of embeddings; name an estimator of them",
     ),
     (
-        [("conditions.clean.eps", 3)],
-        r"conditions\.clean: without an attack eps, poisons, clean and targets",
+        [("methods.oracle", ORACLE), ("panels.pair", ["dm", "oracle"])],
+        "panels.pair: its methods differ in screen or condenser; a panel runs in lockstep",
     ),
-    ([("conditions.dm_64.poisons", GONE)], r"conditions\.dm_64: an attack needs poisons"),
-    ([("conditions.dm_64.clean", GONE)], r"conditions\.dm_64: .* name of a clean condition"),
-    ([("conditions.dm_64.eps", GONE)], r"conditions\.dm_64: every attack needs eps"),
-    ([("conditions.direct.eps", 64)], r"conditions\.direct: every attack needs eps but direct"),
-    ([("attacks.dm", GONE)], r"conditions\.dm_64: attacks\.dm is missing"),
-    ([("pretrain", GONE)], r"conditions\.gm_64: .* add the section pretrain"),
-    ([("conditions.gm_64.network", {"width": 4})], r"conditions\.gm_64: .* leave network out"),
     (
-        [("conditions.dm_64.network", {"width": 4})],
-        r"conditions\.dm_64: its network differs from that of clean, .*; name a clean condition",
+        [
+            ("condensers.other", {"use": "dm", **SMOKE["condensers"]["dm"]}),
+            ("methods.other", {**ORACLE, "label": "Other", "screen": "none", "condenser": "other"}),
+            ("panels.pair", ["dm", "other"]),
+        ],
+        "panels.pair: its methods differ in screen or condenser",
     ),
-    ([("conditions.dm_64.condense", {"ipc": 4})], r"conditions\.dm_64: its condense differs"),
-    ([(f"conditions.{name}_real.network", {"width": 4}) for name in ("clean", "dm_64")], None),
-    ([("conditions.dm_64.clean", "dm_64_real")], r"'dm_64_real', which has an attack"),
-    ([("conditions.dm_64.clean", "cleen")], r"dm_64: no conditions entry is named 'cleen'"),
-    ([("conditions.dm_64.poisons", "3/2")], r"conditions\.dm_64\.poisons: '3/2' is outside"),
-    ([("conditions.dm_64.poisons", "0")], r"conditions\.dm_64\.poisons: .* more than 0"),
-    ([("conditions.dm_64.panels", ["alle"])], r"dm_64: no panels entry is named 'alle'; .* all"),
+    (
+        [("methods.oracle", ORACLE), ("panels.oracle", ["oracle"])],
+        None,  # in a panel of its own
+    ),
+    (HARDLY, "screens.random: drop 9/10 leaves 4 of a class of 40 images, fewer than the batch"),
+    ([*HARDLY, ("screens.random", {"drop": "24/40"})], None),
+    (
+        [
+            *HARDLY[:3],
+            ("conditions.clean_real.panels", ["pair", "half"]),
+            ("conditions.clean_real.condense", {"batch": 4}),
+            ("conditions.dm_64_real.condense", {"batch": 4}),
+        ],
+        None,
+    ),
+    (
+        [("screens.none", {"use": "random", "drop": "1/10"})],
+        "screens.none: the name none means that there is no screen; give it another",
+    ),
+    (
+        [("attacks.none", {"use": "direct"})],
+        "attacks.none: the name none means that there is no attack; give it another",
+    ),
+    # conditions
+    ([("conditions.clean.eps", 3)], "conditions.clean: without an attack eps means nothing"),
+    (
+        [("conditions.clean.poisons", 3), ("conditions.clean.targets", [0])],
+        "conditions.clean: without an attack poisons, targets mean nothing",
+    ),
+    ([("conditions.dm_64.poisons", GONE)], "conditions.dm_64: an attack needs poisons"),
+    ([("conditions.dm_64.clean", GONE)], "conditions.dm_64: an attack needs poisons and the name"),
+    ([("attacks.dm_poison", GONE)], "attacks.dm_poison: option 'step' is missing"),
+    ([("pretrain", GONE)], "conditions.gm_64: gradient_matching needs victims; add the section"),
+    ([("conditions.gm_64.network", "convnet")], "conditions.gm_64: victims have the preset's net"),
+    (
+        [("networks.small", {"use": "mlp", "hidden": 4}), ("conditions.dm_64.network", "small")],
+        "conditions.dm_64: its network differs from that of clean",
+    ),
+    (
+        [
+            ("networks.small", {"use": "mlp", "hidden": 4}),
+            *((f"conditions.{name}.network", "small") for name in ("clean_real", "dm_64_real")),
+        ],
+        None,
+    ),
+    ([("conditions.dm_64.network", "big")], "conditions.dm_64.network: no networks entry is named"),
+    ([("conditions.dm_64.condense", {"ipc": 4})], "conditions.dm_64: its condense differs"),
+    (
+        [("conditions.clean.condense", {"icp": 4})],
+        "condensers.dm: unknown option 'icp'; did you mean ipc?",
+    ),
+    ([("conditions.dm_64.clean", "dm_64_real")], "clean names 'dm_64_real', which has an attack"),
+    ([("conditions.dm_64.clean", "cleen")], "conditions.dm_64: no conditions entry is named 'cle"),
+    ([("conditions.dm_64.poisons", "0")], "conditions.dm_64.poisons: an attack poisons something"),
+    ([("conditions.dm_64.poisons", 0)], "conditions.dm_64.poisons: an attack poisons something"),
+    ([("conditions.dm_64.poisons", -3)], "conditions.dm_64.poisons: an attack poisons something"),
+    ([("conditions.dm_64.panels", ["alle"])], "no panels entry is named 'alle'; did you mean all?"),
     (
         [("conditions.dm_64.panels", ["pair", "all"])],
-        r"conditions\.dm_64: estimator dm is in panels pair and all",
+        "conditions.dm_64: method dm is in panels pair and all",
     ),
+    ([("targets", [])], "an attack needs targets; list seeds in targets"),
+    (
+        [("targets", [0, {"seed": 0, "index": 3, "adversarial_label": 1}])],
+        "targets: a seed is listed twice in [0, 0]; remove one",
+    ),
+    # tables and figures
     (
         [("conditions.dm_64.panels", ["pair"])],
-        r"condition dm_64 does not run estimator median; add .* conditions\.dm_64\.panels",
+        "condition dm_64 does not run method median; add a panel that holds it to conditions.dm_64",
     ),
-    ([("conditions.clean.panels", ["pair"])], "condition clean does not run estimator median"),
-    ([("tables.table1.rows", [{"condition": "x", "estimators": ["dm"]}])], r"tables\.table1: no"),
+    ([("conditions.clean.panels", ["pair"])], "condition clean does not run method median"),
     (
-        [("tables.table1.rows", [{"condition": "clean", "estimators": ["dm"]}])],
-        r"tables\.table1: clean has no attack to report",
+        [("tables.table1.rows", [{"condition": "x", "methods": ["dm"]}])],
+        "tables.table1: no conditions entry is named 'x'",
     ),
-    ([("tables.table1.reference", "DM")], r"tables\.table1\.reference: no estimators .* 'DM'"),
-    ([("targets", [0, {"seed": 0, "index": 3, "adversarial_label": 1}])], r"listed twice.*\[0, 0"),
-    ([("pretrain.decay_after", "3/2")], r"pretrain\.decay_after: '3/2' is outside"),
-    ([("evaluate.decay_after", "3/2")], r"evaluate\.decay_after: '3/2' is outside"),
-    ([("figures.condition", "x")], r"figures\.condition: no conditions entry is named 'x'"),
-    ([("figures.condition", "clean")], r"figures\.condition: clean has no poisons"),
-    ([("figures.table", "table9")], r"figures\.table: no tables entry is named 'table9'"),
-    ([("figures.target", 2)], r"figures\.target: dm_64 has no target of seed 2; it has 0, 1"),
-    ([("figures.run", 1)], r"figures\.run: 1 is outside 0\.\.0"),
+    (
+        [("tables.table1.rows", [{"condition": "clean", "methods": ["dm"]}])],
+        "tables.table1: clean has no attack to report",
+    ),
+    ([("tables.table1.reference", "DM")], "tables.table1.reference: no methods entry is named"),
+    ([("pretrain.decay_after", "3/2")], "pretrain.decay_after: '3/2' is outside"),
+    ([("evaluate.decay_after", "3/2")], "evaluate.decay_after: '3/2' is outside"),
+    ([("figures.condition", "x")], "figures.condition: no conditions entry is named 'x'"),
+    ([("figures.condition", "clean")], "figures.condition: clean has no poisons"),
+    ([("figures.table", "table9")], "figures.table: no tables entry is named 'table9'"),
+    ([("figures.target", 2)], "figures.target: dm_64 has no target of seed 2; it has 0, 1"),
+    ([("figures.run", 1)], "figures.run: 1 is outside 0..0"),
 ]
 
 
 @pytest.mark.parametrize(("edits", "fault"), FAULTS)
 def test_check(edits, fault):
     config = edited(*edits)
-    validate(config, str(SCHEMA))
     if fault is None:
-        conditions.check(config)
+        checked(config)
     else:
-        with pytest.raises(ConfigError, match=fault):
-            conditions.check(config)
+        assert fault in fault_of(config)
 
 
-def test_every_fault_that_the_module_knows_is_among_these():
-    tree = ast.parse(Path(conditions.__file__).read_text())
-    known = {node.lineno for node in ast.walk(tree) if isinstance(node, ast.Raise)}
-    met = set()
-    for edits, _ in FAULTS:
-        try:
-            conditions.check(edited(*edits))
-        except ConfigError as error:
-            trace = error.__traceback__
-            while trace.tb_next:
-                trace = trace.tb_next
-            met.add(trace.tb_lineno)
-    assert met == known
+@pytest.fixture
+def matching_nothing(monkeypatch):
+    """A condenser that matches no class means stands beside the package's."""
+
+    @plugins.condenser(None, matches=None)
+    def pixels():
+        """Condense without means."""
+
+    found = plugins.load("condenser")
+    more = plugins.Found({**found.plugins, "pixels": pixels}, found.broken)
+    load = plugins.load
+    monkeypatch.setattr(plugins, "load", lambda kind: more if kind == "condenser" else load(kind))
 
 
-def test_gradient_matching_alone_needs_victims():
-    edits = [(f"conditions.{name}", GONE) for name in ("gm_64",)]
-    edits += [("tables.table1.rows", SMOKE["tables"]["table2"]["rows"]), ("tables.table3", GONE)]
-    config = edited(("pretrain", GONE), *edits)
-    validate(config, str(SCHEMA))
-    conditions.check(config)
+def test_an_estimator_has_nothing_to_do_where_no_means_are_matched(matching_nothing):
+    method = {"label": "Pixels", "screen": "none", "condenser": "pixels", "estimator": "mean"}
+    edits = [("panels.pixels", ["pixels"]), ("conditions.clean.panels", ["all", "pixels"])]
+    assert (
+        "methods.pixels: condenser pixels matches no class means, so that estimator 'mean' has"
+        " nothing to estimate; leave it out"
+    ) in fault_of(edited(("methods.pixels", method), *edits))
+    del method["estimator"]
+    full = checked(edited(("methods.pixels", method), *edits))
+    options = job_options.condense(full, "clean", 0, "pixels")
+    assert options["estimators"] == {"pixels": None}
+
+
+def test_only_an_attack_on_victims_needs_them():
+    config = edited(("pretrain", GONE), ("conditions.gm_64", GONE))
+    for name, table in list(config["tables"].items()):
+        rows = [row for row in table["rows"] if row["condition"] != "gm_64"]
+        if rows:
+            table["rows"] = rows
+        else:
+            del config["tables"][name]
+    checked(config)
+
+
+def smallest():
+    """A preset without targets, attacks, tables and figures."""
+    config = deepcopy(SMOKE)
+    for section in keys.OPTIONAL.keys() - {"screens", "estimators"}:
+        config.pop(section, None)
+    config["conditions"] = {"clean": {"label": "None", "attack": "none", "panels": ["pair"]}}
+    return config
+
+
+def test_a_preset_needs_neither_targets_nor_attacks_nor_tables_nor_figures():
+    full = checked(smallest())
+    assert presets.cases(full, "clean") == ["clean"]
+    assert presets.target_seeds(full) == []
 
 
 # --- names and options -----------------------------------------------------------------------
 
+FULL = presets.complete(SMOKE)
+
 
 def test_cases():
-    assert conditions.target_seeds(SMOKE) == [0, 1]
-    assert conditions.cases(SMOKE, "clean") == ["clean"]
-    assert conditions.cases(SMOKE, "gm_64") == ["gm_64/target=0", "gm_64/target=1"]
-    for name in SMOKE["conditions"]:
-        assert {conditions.condition_of(c) for c in conditions.cases(SMOKE, name)} == {name}
+    assert presets.target_seeds(FULL) == [0, 1]
+    assert presets.cases(FULL, "clean") == ["clean"]
+    assert presets.cases(FULL, "gm_64") == ["gm_64/target=0", "gm_64/target=1"]
+    for name in FULL["conditions"]:
+        assert {presets.condition_of(c) for c in presets.cases(FULL, name)} == {name}
 
 
 def test_panels():
-    assert conditions.panel_of(SMOKE, "clean", "rdm_dc") == "all"
-    assert conditions.panel_of(SMOKE, "direct", "rdm_dc") == "pair"
-    assert conditions.conditions_of_panel(SMOKE, "all") == ["clean", "dm_64"]
+    assert presets.panel_of(FULL, "clean", "rdm_dc") == "all"
+    assert presets.panel_of(FULL, "direct", "rdm_dc") == "pair"
+    assert presets.conditions_of_panel(FULL, "all") == ["clean", "dm_64"]
 
 
-def test_resolved_lays_a_conditions_keys_over_the_presets():
-    config = edited(("conditions.direct.condense", {"ipc": 7}), ("conditions.direct.network", {}))
-    made = conditions.resolved(config, "direct")
-    assert made["condense"] == {**SMOKE["condense"], "ipc": 7}
-    assert made["network"] == SMOKE["network"]
-    assert {k: v for k, v in made.items() if k != "condense"} == {
-        k: v for k, v in config.items() if k != "condense"
-    }
-    assert conditions.resolved(config, "clean") == config
-    assert config["condense"] == SMOKE["condense"]
+def test_an_entry_may_have_another_name_than_its_plugin():
+    config = edited(
+        ("estimators.gently", {"use": "spectral_mean", "drop": "1/10", "power_iterations": 2}),
+        ("methods.rdm_dc.estimator", "gently"),
+    )
+    full = checked(config)
+    chosen = presets.estimator_of(full, "rdm_dc")
+    assert (chosen.name, chosen.plugin.name) == ("gently", "spectral_mean")
+    options = job_options.condense(full, "clean", 0, "pair")["estimators"]["rdm_dc"]
+    assert options == {"use": "spectral_mean", "drop": "1/10", "power_iterations": 2}
+
+
+def test_a_condition_lays_its_options_over_its_condensers():
+    full = checked(edited(("conditions.clean_real.condense", {"ipc": 7}), config=lonely("clean_")))
+    made = presets.condenser_of(full, "dm", "clean_real").values
+    assert made == {**SMOKE["condensers"]["dm"], "ipc": 7}
+    assert presets.condenser_of(full, "dm", "clean").values == SMOKE["condensers"]["dm"]
+
+
+def lonely(beginning):
+    """The smoke preset without attacked conditions that are compared with such a clean one."""
+    config = deepcopy(SMOKE)
+    gone = [
+        name
+        for name, own in config["conditions"].items()
+        if own.get("clean", "").startswith(beginning)
+    ]
+    for name in gone:
+        del config["conditions"][name]
+    for table in config["tables"].values():
+        table["rows"] = [row for row in table["rows"] if row["condition"] not in gone]
+    return config
 
 
 def test_options_say_what_the_job_needs():
-    assert conditions.target_options(SMOKE, 0)["target"] == {"seed": 0}
-    assert conditions.target_options(SMOKE, 1)["target"] == SMOKE["targets"][1]
-    assert conditions.pretrain_options(SMOKE, 1)["pretrain"] == {**SMOKE["pretrain"], "epochs": 1}
-    assert "crafting" not in conditions.poison_options(SMOKE, "direct", 0)
-    crafting = conditions.poison_options(SMOKE, "dm_64", 0)["crafting"]
-    assert crafting == {**SMOKE["attacks"]["dm"], "eps": 64}
-    estimators = conditions.synthetic_options(SMOKE, "clean", 0, "pair")["estimators"]
+    assert job_options.target(FULL, 0)["target"] == {"seed": 0}
+    assert job_options.target(FULL, 1)["target"] == SMOKE["targets"][1]
+    assert job_options.victim(FULL, 1)["pretrain"] == {**SMOKE["pretrain"], "epochs": 1}
+    assert job_options.poison(FULL, "direct", 0)["attack"] == {"use": "direct"}
+    crafting = job_options.poison(FULL, "dm_64", 0)["attack"]
+    assert crafting == {"use": "dm_poison", **SMOKE["attacks"]["dm_poison"], "eps": 64}
+    estimators = job_options.condense(FULL, "clean", 0, "pair")["estimators"]
     assert list(estimators) == ["dm", "rdm_dc"]
-    assert estimators["rdm_dc"] == {
-        "function": "spectral_mean",
-        "drop": "3/10",
-        "power_iterations": 3,
-    }
-    rows = conditions.table_options(SMOKE, "table5")["rows"]
-    assert [row["instance"] for row in rows] == ["dm", "rdm_dc"]
-    assert rows[1] == {
+    assert estimators["dm"] == {"use": "mean"}
+    assert estimators["rdm_dc"] == {"use": "spectral_mean", "drop": "3/10", "power_iterations": 3}
+    rows = job_options.table(FULL, "table5")["rows"]
+    architectures = list(SMOKE["evaluate"]["networks"])
+    assert [(row["method"], row["architecture"]) for row in rows] == [
+        (method, name) for method in ("dm", "rdm_dc") for name in architectures
+    ]
+    assert rows[-1] == {
         "condition": "direct",
         "clean": "clean",
-        "instance": "rdm_dc",
-        "method": "RDM-DC",
+        "method": "rdm_dc",
+        "label": "RDM-DC",
+        "architecture": architectures[-1],
         "attack": "Direct",
         "eps": None,
     }
 
 
 JOBS = {
-    "data": conditions.data_options,
-    "target": lambda c: conditions.target_options(c, 1),
-    "victim": lambda c: conditions.pretrain_options(c, 1),
-    "poison": lambda c: conditions.poison_options(c, "dm_64", 0),
-    "synthetic": lambda c: conditions.synthetic_options(c, "dm_64/target=0", 0, "all"),
-    "scores": lambda c: conditions.scores_options(c, "dm_64/target=0", 0, "all"),
-    "table": lambda c: conditions.table_options(c, "table2"),
+    "data": job_options.data,
+    "target": lambda c: job_options.target(c, 1),
+    "victim": lambda c: job_options.victim(c, 1),
+    "poison": lambda c: job_options.poison(c, "dm_64", 0),
+    "screen": lambda c: job_options.screen(c, "dm_64/target=0", "oracle"),
+    "condense": lambda c: job_options.condense(c, "dm_64/target=0", 0, "all"),
+    "evaluate": lambda c: job_options.evaluate(c, "dm_64/target=0", 0, "all"),
+    "table": lambda c: job_options.table(c, "table2"),
 }
-COMPUTING = {"victim", "poison", "synthetic", "scores"}
-EXTRA = {"label": "Extra", "function": "mean"}
+CRAFTED = {"victim", "poison", "screen", "condense"}
+COMPUTING = CRAFTED | {"evaluate"}
+EXTRA = {"label": "Extra", "screen": "none", "condenser": "dm", "estimator": "mean"}
 
 
 @pytest.mark.parametrize(
     ("path", "value", "jobs"),
     [
-        ("estimators.extra", EXTRA, set()),
-        ("estimators.rdm_dc.drop", "1/10", {"synthetic"}),
-        ("estimators.rdm_dc.label", "Ours", {"table"}),
+        ("methods.extra", EXTRA, set()),
+        ("methods.rdm_dc.label", "Ours", {"table"}),
+        ("methods.rdm_dc.estimator", "mean", {"condense"}),
+        ("estimators.spectral_mean.drop", "1/10", {"condense"}),
+        ("estimators.geometric_median", {"iterations": 3}, set()),
+        ("screens.random", {"drop": "1/4"}, set()),
         ("panels.extra", ["dm"], set()),
-        ("panels.all", ["dm", "rdm_dc"], {"synthetic", "scores"}),
+        ("panels.all", ["dm", "rdm_dc"], {"condense", "evaluate"}),
         ("conditions.gm_64.eps", 8, set()),
         ("conditions.dm_64.eps", 8, {"poison", "table"}),
         ("conditions.dm_64.poisons", 2, {"poison"}),
         ("conditions.dm_64.label", "DM", {"table"}),
-        ("conditions.dm_64.condense", {"ipc": 3}, {"synthetic"}),
-        ("conditions.dm_64.network", {"width": 3}, {"poison", "synthetic", "scores"}),
+        ("conditions.dm_64.condense", {"ipc": 3}, {"condense"}),
+        ("conditions.dm_64.network", "small", {"poison", "screen", "condense"}),
         ("conditions.clean.condense", {"ipc": 3}, set()),
         ("tables.table3", GONE, set()),
         ("tables.table2.title", "Another", {"table"}),
@@ -371,35 +507,39 @@ EXTRA = {"label": "Extra", "function": "mean"}
         ("runs", 2, set()),
         ("pretrain.momentum", 0.5, {"victim"}),
         ("pretrain.epochs", [1, 7], set()),
-        ("attacks.dm.step", 2, {"poison"}),
+        ("attacks.dm_poison.step", 2, {"poison"}),
         ("attacks.untargeted", GONE, set()),
-        ("condense.ipc", 3, {"synthetic"}),
-        ("augmentation", ["flip"], {"synthetic"}),
-        ("evaluate.epochs", 3, {"scores"}),
-        ("evaluate.networks", 3, {"scores"}),
+        ("condensers.dm.ipc", 3, {"condense"}),
+        ("augmentation", ["flip"], {"screen", "condense"}),
+        ("evaluate.epochs", 3, {"evaluate"}),
+        ("evaluate.networks.convnet", 3, {"evaluate"}),
+        ("evaluate.networks.small", 1, {"evaluate", "table"}),
         ("dataset.size", 8, {"data", "target"} | COMPUTING),
-        ("network.width", 3, COMPUTING),
+        ("networks.convnet.width", 3, COMPUTING),
+        ("network", "small", CRAFTED),
         ("seed", 5, COMPUTING),
         ("threads", 2, COMPUTING),
-        ("precision", "bfloat16", {"poison", "synthetic"}),
+        ("checkpoint_minutes", 2, set()),
+        ("cluster.gflops", 2, set()),
+        ("precision", "bfloat16", {"poison", "screen", "condense"}),
     ],
 )
 def test_an_edit_changes_the_options_of_these_jobs_only(path, value, jobs):
-    config = edited((path, value))
-    assert {name for name, of in JOBS.items() if of(config) != of(SMOKE)} == jobs
+    small = ("networks.small", {"use": "mlp", "hidden": 4})
+    before = presets.complete(edited(small))
+    after = presets.complete(edited(small, (path, value)))
+    assert {name for name, of in JOBS.items() if of(before) != of(after)} == jobs
 
 
 @pytest.mark.parametrize("job", JOBS)
 def test_options_as_an_argument(job):
-    line = conditions.as_argument(JOBS[job](SMOKE))
+    line = as_argument(JOBS[job](FULL))
     assert "\n" not in line
-    assert json.loads(line) == JOBS[job](SMOKE)
-    shuffled = dict(reversed(JOBS[job](SMOKE).items()))
-    assert conditions.as_argument(shuffled) == line
+    assert json.loads(line) == json.loads(json.dumps(JOBS[job](FULL)))
+    shuffled = dict(reversed(JOBS[job](FULL).items()))
+    assert as_argument(shuffled) == line
 
 
-def test_importing_conditions_costs_neither_torch_nor_pyarrow():
-    code = (
-        "import sys, rdmdc.conditions; sys.exit(not {'torch', 'pyarrow'}.isdisjoint(sys.modules))"
-    )
+def test_importing_the_package_costs_neither_torch_nor_pyarrow():
+    code = "import sys, rdmdc; sys.exit(not {'torch', 'pyarrow'}.isdisjoint(sys.modules))"
     subprocess.run([sys.executable, "-c", code], check=True)
