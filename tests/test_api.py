@@ -131,7 +131,7 @@ def test_evaluation_has_a_row_for_each_network_and_target(data):
         ({"method": {"estimators": "mean"}}, "unknown key 'estimators'"),
         ({"method": {"estimator": {"drop": "3/10"}}}, "the key use is missing"),
         ({"start": "zeros"}, "noise, real"),
-        ({"ipc": 0}, "must be at least 1"),
+        ({"ipc": 0}, "whole number, at least 1"),
         ({"batch": 21}, "batch is 21, but class .* has 20 images"),
     ],
 )
