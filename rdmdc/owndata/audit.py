@@ -23,7 +23,8 @@ from rdmdc.models import running
 from rdmdc.models.network import Network
 from rdmdc.options import build
 from rdmdc.owndata import duplicates, reading, verdicts
-from rdmdc.owndata.survey import Survey, Wanted, survey
+from rdmdc.owndata.listings import Wanted
+from rdmdc.owndata.survey import Survey, survey
 from rdmdc.progress import Progress
 from rdmdc.records import LabelledImages, Screening
 from rdmdc.screens.screening import Suspects
@@ -157,14 +158,12 @@ def summary(found: Audit) -> list[str]:
         lines.append("  nothing found")
     if len(unknown):
         names = ", ".join(map(repr, unknown["class"][:5])) + (", …" if len(unknown) > 5 else "")
-        lines.append(
-            f"  cannot tell: {names}: fewer than {verdicts.SCREEN['fewest']} images"
-        )
+        lines.append(f"  cannot tell: {names}: fewer than {verdicts.SCREEN['fewest']} images")
     if found.equal:
         first = found.rows.loc[found.equal[0]]
         lines.append(
             f"  equal images in different classes: {len(found.equal)}, such as"
-            f" {place(first.iloc[0])} and {place(first.iloc[1])}; at least one label of each is wrong"
+            f" {place(first.iloc[0])} and {place(first.iloc[1])}; one label of each is wrong"
         )
     for where, fault in found.survey.faults[:20]:
         lines.append(f"  left out: {where}: {fault}")

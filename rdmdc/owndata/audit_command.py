@@ -48,13 +48,11 @@ def add_data(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--image-column", metavar="NAME", help="of Parquet and saved datasets")
     command.add_argument("--label-column", metavar="NAME", help="of Parquet and saved datasets")
-    command.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu"
-    )
+    command.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Audit, write, print; 0 where nothing is found, 1 where something is, 2 where it cannot run."""
+    """Audit, write, print; returns the exit code that DESCRIPTION tells."""
     import sys
 
     try:
@@ -67,15 +65,13 @@ def run(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     from rdmdc.owndata import audit as auditing
     from rdmdc.owndata import drop, report
-    from rdmdc.owndata.survey import Wanted
+    from rdmdc.owndata.listings import Wanted
 
     if args.size is not None and (args.size < 8 or args.size % 4):
         raise InputError(f"--size {args.size}: choose a multiple of 4, at least 8")
     if args.drop is not None:
         drop.check_free(args.drop)
-    wanted = Wanted(
-        args.data, None, 0.0, args.skip_broken, args.image_column, args.label_column
-    )
+    wanted = Wanted(args.data, None, 0.0, args.skip_broken, args.image_column, args.label_column)
     work = args.output / ".work"
     try:
         found = auditing.audit(wanted, work, args.size, args.seed, args.device)

@@ -35,7 +35,7 @@ def write(data: Path, listed: ImageList, flagged: np.ndarray, out: Path) -> int:
 
 
 def _folder(data: Path, listed: ImageList, kept: np.ndarray, out: Path) -> None:
-    for index in np.flatnonzero(kept):
+    for index in np.flatnonzero(kept).tolist():
         file = Path(listed.files[index])
         target = out / file.relative_to(data)
         target.parent.mkdir(parents=True, exist_ok=True)

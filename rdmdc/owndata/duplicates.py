@@ -14,5 +14,7 @@ def across_classes(images: LabelledImages) -> list[list[int]]:
     for index, pixels in enumerate(images.pixels):
         groups[hashlib.blake2b(pixels.numpy().tobytes(), digest_size=16).digest()].append(index)
     return [
-        group for group in groups.values() if len({int(images.labels[index]) for index in group}) > 1
+        group
+        for group in groups.values()
+        if len({int(images.labels[index]) for index in group}) > 1
     ]

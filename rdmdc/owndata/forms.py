@@ -90,13 +90,15 @@ def _pair(data: Path, parts: dict[str, Path]) -> tuple[Path, Path | None]:
 
 def _parquet(files: list[Path]) -> Place:
     """Files of the training split by their names, as the hub has them; all files without them."""
-    test = [path for name in HELD_OUT for path in files if path.name.startswith(name)]
     named = [path for path in files if path.name.startswith(TRAINING)]
-    train = named or [path for path in files if path not in test]
+    train = named or [path for path in files if not path.name.startswith(HELD_OUT)]
     if not train:
         raise DatasetError(f"{files[0].parent}: no file of a training split; name a file")
-    first = next((name for name in HELD_OUT if any(p.name.startswith(name) for p in test)), "")
-    return Place("parquet", tuple(train), tuple(p for p in test if first and p.name.startswith(first)))
+    for name in HELD_OUT:
+        test = [path for path in files if path.name.startswith(name)]
+        if test:
+            return Place("parquet", tuple(train), tuple(test))
+    return Place("parquet", tuple(train), ())
 
 
 def _arrow(folder: Path) -> tuple[Path, ...]:

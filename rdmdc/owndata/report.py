@@ -28,8 +28,8 @@ svg { max-width: 100%; height: auto; }
 .verdict { font-size: 1rem; }
 """
 MEANING = (
-    "Score: every class is seen by 16 random networks in directions that other classes do not share."
-    " Poisons that pull towards one target form a small, tight group there. An image's score says"
+    "Score: every class is seen by 16 random networks in directions that other classes do not"
+    " share. Poisons that pull towards one target form a small, tight group there. An image's score says"
     " how near it is to such a group (1 at the group's mean), times how far the group stands apart"
     " from the rest of its class. Where the split into group and rest explains at least"
     f" {verdicts.SCREEN['separation']:.0%} of the variance (the column separation), the group is"
@@ -157,5 +157,7 @@ def _equal(found: Audit) -> str:
 def _left_out(found: Audit) -> str:
     if not found.survey.faults:
         return ""
-    lines = [f"<li>{escape(f'{place}: {fault}')}</li>" for place, fault in found.survey.faults[:1000]]
+    lines = [
+        f"<li>{escape(f'{place}: {fault}')}</li>" for place, fault in found.survey.faults[:1000]
+    ]
     return f"<h2>Left out: {len(found.survey.faults)}</h2><ul>{''.join(lines)}</ul>"

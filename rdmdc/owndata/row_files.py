@@ -159,7 +159,8 @@ def _column(
                 f" {listed(fitting or schema.names)}"
             )
         return given
-    chosen = [name for name in usual if name in fitting][:1] or (fitting if len(fitting) == 1 else [])
+    chosen = [name for name in usual if name in fitting][:1]
+    chosen = chosen or (fitting if len(fitting) == 1 else [])
     if not chosen:
         raise DatasetError(
             f"{path}: which column holds the {what}s ({kind})? Name one by --{what}-column; there"

@@ -19,9 +19,10 @@ import torch
 from rdmdc.datasets import image_list
 from rdmdc.datasets.image_list import ImageList
 from rdmdc.datasets.split import DatasetError
-from rdmdc.owndata import class_folders, row_files
+from rdmdc.owndata import listings
 from rdmdc.owndata.findings import Faults
-from rdmdc.owndata.forms import Place, recognise
+from rdmdc.owndata.forms import recognise
+from rdmdc.owndata.listings import Wanted
 from rdmdc.owndata.rows import Row
 from rdmdc.randomness import generator
 from rdmdc.storage.guarded import guarded
@@ -29,18 +30,6 @@ from rdmdc.storage.guarded import guarded
 MEGABYTES = 4096
 SECONDS = 6 * 3600
 LARGEST_SIDE = 64  # that images are left at; larger ones are scaled to it
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is asked for: paths, columns, the share of each class to hold out where no split is."""
-
-    data: str
-    test: str | None
-    held_out: float
-    skip_broken: bool
-    image_column: str | None
-    label_column: str | None
 
 
 @dataclass(frozen=True)
@@ -78,7 +67,7 @@ def surveyed(options: dict[str, Any], out: str) -> bytes:
     """Survey and save the list: what the child does."""
     wanted, faults = Wanted(**options), Faults(options["skip_broken"])
     place = recognise(Path(wanted.data))
-    train, names, column = _listed(place, place.train, wanted, None, faults)
+    train, names, column = listings.rows(place, place.train, wanted, None, faults)
     held_out, test_from = place.test, "the data's own test split"
     if wanted.test is not None:
         other = recognise(Path(wanted.test))
@@ -92,9 +81,9 @@ def surveyed(options: dict[str, Any], out: str) -> bytes:
         raise DatasetError(f"{wanted.test}: put test_images and test_labels into {wanted.data}")
     test: list[Row] = []
     if place.form == "npz":
-        test, column = _npz_test(place.train[0], names, column, len(train))
+        test, column = listings.npz_test(place.train[0], names, column, len(train))
     elif held_out:
-        test, _, _ = _listed(place, held_out, wanted, names, faults)
+        test, _, _ = listings.rows(place, held_out, wanted, names, faults)
     train, test, names = _without_empty(train, test, names, wanted, faults)
     if not test and wanted.held_out:
         train, test = _hold_out(train, names, wanted.held_out)
@@ -115,76 +104,6 @@ def surveyed(options: dict[str, Any], out: str) -> bytes:
     return json.dumps(asdict(found)).encode()
 
 
-def _listed(
-    place: Place, paths: tuple[Path, ...], wanted: Wanted, names: list[str] | None, faults: Faults
-) -> tuple[list[Row], list[str], str]:
-    """The images of a split, the classes' names and the column; ``names`` of the other split."""
-    if place.form == "folder":
-        own = class_folders.classes(paths[0], faults)
-        _check_names(str(paths[0]), own, names)
-        rows = class_folders.images(paths[0], names or own, wanted.skip_broken, faults)
-        return list(rows), names or own, ""
-    if place.form == "npz":
-        arrays, image, label, _ = row_files.arrays(paths[0])
-        given = arrays["class_names"].tolist() if "class_names" in arrays else None
-        values = arrays[label].ravel().tolist()
-        labels, found = row_files.numbered(values, given, f"{paths[0]} {label}")
-        del arrays
-        listed = row_files.images("npz", paths[0], image, labels.tolist(), False, faults)
-        return list(listed), found, image
-    return _table(place.form, paths, wanted, names, faults)
-
-
-def _table(
-    form: str, paths: tuple[Path, ...], wanted: Wanted, names: list[str] | None, faults: Faults
-) -> tuple[list[Row], list[str], str]:
-    first = paths[0]
-    schema = row_files.listed_files.schema_of(form, first)
-    image, label = row_files.columns(schema, first, wanted.image_column, wanted.label_column)
-    values = [row_files.labels(form, path, label) for path in paths]
-    together = [value for part in values for value in part]
-    numbers, found = row_files.numbered(together, row_files.names_of(schema, label), str(first))
-    if names is not None and found != names:
-        _check_names(str(first), found, names)
-        numbers = np.asarray([names.index(found[number]) for number in numbers], np.int64)
-    rows: list[Row] = []
-    start = 0
-    for path, part in zip(paths, values, strict=True):
-        own = numbers[start : start + len(part)].tolist()
-        rows += row_files.images(form, path, image, own, wanted.skip_broken, faults)
-        start += len(part)
-    return rows, names or found, image
-
-
-def _npz_test(
-    path: Path, names: list[str], column: str, start: int
-) -> tuple[list[Row], str]:
-    arrays, image, _, pair = row_files.arrays(path)
-    if pair is None:
-        return [], column
-    values = arrays[pair[1]].ravel().tolist()
-    index = {name: number for number, name in enumerate(names)}
-    strange = sorted({str(value) for value in values} - set(names)) if "class_names" not in arrays else []
-    _check_names(f"{path} {pair[1]}", strange, names)
-    labels = [value if "class_names" in arrays else index[str(value)] for value in values]
-    pixels = arrays[pair[0]]
-    shape = row_files.listed_files.as_pixels(pixels[0]).shape
-    digest = row_files.listed_files.sha256(path)
-    rows = [
-        Row(str(path), start + row, label, digest, (shape[1], shape[0]), len(shape) == 2)
-        for row, label in enumerate(labels)
-    ]
-    return rows, f"{image},{pair[0]}"
-
-
-def _check_names(place: str, own: list[str], names: list[str] | None) -> None:
-    strange = sorted(set(own) - set(names)) if names is not None else []
-    if strange:
-        raise DatasetError(
-            f"{place}: class {strange[0]!r} is not in the training split; add it there, or remove it"
-        )
-
-
 def _without_empty(
     train: list[Row], test: list[Row], names: list[str], wanted: Wanted, faults: Faults
 ) -> tuple[list[Row], list[Row], list[str]]:
@@ -192,7 +111,9 @@ def _without_empty(
     counts = _counts(train, names)
     for name, count in zip(names, counts, strict=True):
         if count == 0:
-            faults.add(f"{wanted.data}: class {name!r}", "it has no images", "add some or remove it")
+            faults.add(
+                f"{wanted.data}: class {name!r}", "it has no images", "add some or remove it"
+            )
     left = [name for name, count in zip(names, counts, strict=True) if count]
     if len(left) < 2:
         raise DatasetError(
@@ -244,7 +165,8 @@ def _save(
 
 
 def _counts(rows: list[Row], names: list[str]) -> list[int]:
-    return np.bincount([row.label for row in rows], minlength=len(names)).tolist() if rows else [0] * len(names)
+    counts = Counter(row.label for row in rows)
+    return [counts[label] for label in range(len(names))]
 
 
 def _size(sizes: Counter[tuple[int, int]]) -> int | None:

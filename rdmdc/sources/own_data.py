@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def _file(path: Path, sha256: str) -> bytes:
         found = listed_files.content(path)
     except (OSError, ValueError) as error:
         raise _changed(path) from error
-    if listed_files.hashlib.sha256(found).hexdigest() != sha256:
+    if hashlib.sha256(found).hexdigest() != sha256:
         raise _changed(path)
     return found
 
