@@ -99,7 +99,7 @@ def screened(images: LabelledImages, seed: int, device: str) -> Screening:
     """The screening of a training split by the screen that decides itself how many to leave out."""
     screen = plugins.get("screen", "contrastive_minorities", "audit")
     channels, side = images.pixels.shape[1], images.pixels.shape[2]
-    net = network(channels, side, len(images.class_names))
+    net = network(channels, side, len(images.class_names), WIDTH)
     running.compiling(True, device, net)
     suspects = Suspects(
         TrainingData(images),
@@ -114,10 +114,10 @@ def screened(images: LabelledImages, seed: int, device: str) -> Screening:
     return found
 
 
-def network(channels: int, side: int, classes: int) -> Network:
+def network(channels: int, side: int, classes: int, width: int) -> Network:
     """The network family that images of a side are seen by."""
     family = plugins.get("network", "convnet", "audit")
-    options = build(family.options, {"width": WIDTH, "depth": depth(side)}, "audit")
+    options = build(family.options, {"width": width, "depth": depth(side)}, "audit")
     made: Network = family(channels, side, classes, options)
     return made
 

@@ -29,8 +29,8 @@ FOUND, NOTHING, UNKNOWN = "suspicious", "nothing found", "cannot tell"
 
 FALSE_ALARMS = (
     "On clean data the audit called suspicious: none of CIFAR-10's 10 classes; none of 200 classes"
-    " of Tiny ImageNet (500 images each), and 1 of the 200 cut to 100 images each; one or two of the 7"
-    " classes of emoji drawings, up to 2.8 % of the images, where many nearly equal drawings (clock"
+    " of Tiny ImageNet (500 images each), and 1 of the 200 cut to 100 images each; one or two of the"
+    " 7 classes of emoji drawings, up to 2.8 % of the images, where many nearly equal drawings (clock"
     " faces) form a group of their own."
 )
 MEASURED = (
