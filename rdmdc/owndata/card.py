@@ -21,7 +21,7 @@ from safetensors import safe_open
 
 with safe_open("set.safetensors", "pt") as file:
     inputs, labels = file.get_tensor("inputs"), file.get_tensor("labels")
-    said = {key: json.loads(value) for key, value in file.metadata().items()}
+    said = json.loads(file.metadata()["set"])
 # inputs are normalised: normalise the images that you test on in the same way
 mean, std = (torch.tensor(said[key]).view(-1, 1, 1) for key in ("mean", "std"))
 

@@ -75,14 +75,17 @@ def publish(out: Path, made: Made, audited: Audit, work: Path) -> None:
 
 
 def save_exact(path: Path, made: SyntheticSet) -> None:
-    """``inputs`` and ``labels`` as safetensors; classes, mean and std as JSON in its metadata."""
+    """``inputs`` and ``labels`` as safetensors; in its metadata ``set``: class_names, mean, std.
+
+    One entry of JSON, since the order in which the library writes several differs between runs.
+    """
     said = {
-        "class_names": json.dumps(made.class_names, ensure_ascii=False),
-        "mean": json.dumps(made.normalisation.mean),
-        "std": json.dumps(made.normalisation.std),
+        "class_names": made.class_names,
+        "mean": made.normalisation.mean,
+        "std": made.normalisation.std,
     }
     tensors = {"inputs": made.inputs.contiguous(), "labels": made.labels.contiguous()}
-    safetensors.torch.save_file(tensors, path, said)
+    safetensors.torch.save_file(tensors, path, {"set": json.dumps(said)})
 
 
 def _rounded(

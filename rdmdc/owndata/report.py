@@ -29,14 +29,15 @@ svg { max-width: 100%; height: auto; }
 """
 MEANING = (
     "Score: every class is seen by 16 random networks in directions that other classes do not"
-    " share. Poisons that pull towards one target form a small, tight group there. An image's score"
-    " says how near it is to such a group (1 at the group's mean), times how far the group stands apart"
-    " from the rest of its class. Where the split into group and rest explains at least"
+    " share. Poisons that pull towards one target form a small, tight group there. An image's"
+    " score says how near it is to such a group (1 at the group's mean), times how far the group"
+    " stands apart from the rest of its class. Where the split into group and rest explains at"
+    " least"
     f" {verdicts.SCREEN['separation']:.0%} of the variance (the column separation), the group is"
     " flagged. Scores are compared within a class only.",
-    "A flagged group need not be poison: many nearly equal images, such as drawings of clock faces"
-    " or frames of one film, stand apart as well. So look at the images: poisons show no subject"
-    " in common beyond their class's, often under a pattern like noise.",
+    "A flagged group need not be poison: many nearly equal images, such as drawings of clock"
+    " faces or frames of one film, stand apart as well. So look at the images: poisons show no"
+    " subject in common beyond their class's, often under a pattern like noise.",
 )
 
 

@@ -1,0 +1,246 @@
+"""`rdmdc condense DATA`: a folder that others open with their own tools, and no work done twice."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors
+import yaml
+from owndata_forms import folder
+from PIL import Image
+from test_own_data_audit import NAMES, arrays
+
+from rdmdc.__main__ import main
+from rdmdc.owndata import choices, running, verdicts
+from rdmdc.owndata.survey import Survey
+from rdmdc.workflow import checks, presets
+
+ARGUMENTS = ["--ipc", "2", "--iterations", "3", "--width", "16", "--cores", "1"]
+
+
+@pytest.fixture(scope="module")
+def quick():
+    """Few networks and epochs: what the set is worth is not tested here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(verdicts.SCREEN, "networks", 2)
+        patch.setitem(verdicts.SCREEN, "others", 60)
+        patch.setitem(choices.EVALUATE, "epochs", 2)
+        patch.setitem(choices.EVALUATE, "networks", {"convnet": 2})
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(quick, tmp_path_factory):
+    """A set, condensed once from a folder with poisons in one class."""
+    path = tmp_path_factory.mktemp("own")
+    pixels, labels, _ = arrays()
+    data = folder(path / "data", pixels, labels, NAMES)
+    words = ["condense", str(data), "-o", str(path / "set"), *ARGUMENTS, "--license", "cc0-1.0"]
+    assert main(words) == 0
+    return SimpleNamespace(data=data, set=path / "set", work=path / "set.work", words=words)
+
+
+def files_of(path):
+    return {
+        str(file.relative_to(path)): (file.stat().st_mtime_ns, file.read_bytes())
+        for file in path.rglob("*")
+        if file.is_file() and ".snakemake" not in file.parts
+    }
+
+
+def test_what_is_in_it(made):
+    assert sorted(path.name for path in made.set.iterdir()) == [
+        *("README.md", "croissant.json", "data", "images", "preset.yaml", "preview.png"),
+        *("provenance.json", "set.safetensors"),
+    ]
+    images = sorted(str(p.relative_to(made.set / "images")) for p in made.set.rglob("images/*/*"))
+    assert images == [
+        f"00{label}-{name}/00{number}.png"
+        for label, name in enumerate(("ant", "bee", "cat-é"))
+        for number in range(2)
+    ]
+    assert not list(made.set.rglob(".*"))
+
+
+def test_exact_values_and_images_agree(made):
+    with safetensors.safe_open(made.set / "set.safetensors", "np") as file:
+        inputs, labels = file.get_tensor("inputs"), file.get_tensor("labels")
+        said = json.loads(file.metadata()["set"])
+    assert said["class_names"] == NAMES and labels.tolist() == [0, 0, 1, 1, 2, 2]
+    mean, std = (np.asarray(said[key]).reshape(-1, 1, 1) for key in ("mean", "std"))
+    wanted = ((inputs * std + mean) * 255).round().clip(0, 255)
+    for index, path in enumerate(sorted(made.set.rglob("images/*/*.png"))):
+        found = np.asarray(Image.open(path)).transpose(2, 0, 1)
+        assert np.abs(found - wanted[index]).max() <= 1
+
+
+def test_datasets_opens_it(made, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    opened = datasets.load_dataset(str(made.set), cache_dir=str(tmp_path))["train"]
+    assert opened.features["label"].names == NAMES and opened["label"][:] == [0, 0, 1, 1, 2, 2]
+    first = np.asarray(Image.open(min(made.set.rglob("images/*/*.png"))))
+    assert np.array_equal(np.asarray(opened[0]["image"]), first)
+
+
+def test_pandas_opens_it(made):
+    rows = pd.read_parquet(made.set / "data/train.parquet")
+    assert rows["image"][0]["bytes"].startswith(b"\x89PNG") and len(rows) == 6
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_its_croissant_is_valid(made):
+    mlcroissant = pytest.importorskip("mlcroissant")
+    described = mlcroissant.Dataset(jsonld=str(made.set / "croissant.json"))
+    assert not described.metadata.issues.errors
+    record = next(iter(described.records("train")))
+    assert record["train/label"] == 0 and record["train/image"].size == (8, 8)
+
+
+def test_the_card_s_loop_runs(made):
+    text = (made.set / "README.md").read_text()
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    run = subprocess.run([sys.executable, "-c", code], cwd=made.set, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_the_card(made):
+    text = (made.set / "README.md").read_text()
+    header = yaml.safe_load(text.split("---")[1])
+    assert header["license"] == "cc0-1.0"
+    assert "class 'bee': " in text and "left out before condensing" in text
+    assert "10% of each class, held out at random" in text and "| 8-bit |" in text
+    assert str(made.data.parent) not in text
+
+
+def test_where_it_comes_from(made):
+    said = json.loads((made.set / "provenance.json").read_text())
+    files = {str(p.relative_to(made.data)): p for p in made.data.rglob("*.png")}
+    digests = said["sha256_of_source_files"]
+    assert digests.keys() == files.keys()
+    for name, path in list(files.items())[:5]:
+        assert digests[name] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert said["flagged_by_the_audit"] > 0 and str(made.data.parent) not in json.dumps(said)
+
+
+def test_a_second_call_computes_nothing(made):
+    results, before = made.work / "results", files_of(made.set)
+    first = files_of(results)
+    assert main(made.words) == 0
+    assert files_of(results) == first
+    after = files_of(made.set)
+    assert {name: content for name, (_, content) in after.items()} == {
+        name: content for name, (_, content) in before.items()
+    }
+
+
+def test_other_files_are_not_overwritten(tmp_path, capsys, made):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").write_text("years of work")
+    assert main(["condense", str(made.data), "-o", str(tmp_path / "mine"), "--ipc", "1"]) == 1
+    assert "holds other files; name a new folder" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+def test_a_call_that_was_killed_goes_on(made, quick, tmp_path):
+    """Killed while it condenses; the next call ends with the same bits."""
+    words = [*made.words]
+    words[words.index("-o") + 1] = str(tmp_path / "set")
+    code = (
+        "import sys; from rdmdc.__main__ import main; from rdmdc.owndata import choices, verdicts;"
+        "verdicts.SCREEN.update(networks=2, others=60);"
+        "choices.EVALUATE.update(epochs=2, networks={'convnet': 2}); sys.exit(main(sys.argv[1:]))"
+    )
+    run = subprocess.Popen([sys.executable, "-c", code, *words], start_new_session=True)
+    made_already = tmp_path / "set.work/results/own/data/train.safetensors"
+    while not made_already.is_file() and run.poll() is None:
+        time.sleep(0.1)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    time.sleep(1)
+    assert not (tmp_path / "set/README.md").exists()
+    assert main(words) == 0
+    for name in ("set.safetensors", "data/train.parquet", "preview.png"):
+        assert (tmp_path / "set" / name).read_bytes() == (made.set / name).read_bytes()
+
+
+# --- choices ---------------------------------------------------------------------------------
+
+
+def request(**changes):
+    values = {
+        "ipc": 10,
+        "method": "audited_dm",
+        "iterations": 200,
+        "width": 32,
+        "size": None,
+        "poison_rate": "1/10",
+        "device": "cpu",
+        "seed": 0,
+    }
+    return choices.Request(**{**values, **changes})
+
+
+def found(train=(300, 200), size=64):
+    return Survey("folder", ["a", "b"], list(train), [20, 30], "x", size, "80×90", "rgb", [])
+
+
+@pytest.mark.parametrize("method", choices.METHODS)
+def test_every_method_gives_a_preset_without_faults(method, tmp_path):
+    wanted = request(method=method)
+    chosen = choices.choices(found(), wanted)
+    preset = choices.preset(found(), wanted, chosen, tmp_path / "images.parquet")
+    checks.check(presets.complete(yaml.safe_load(yaml.safe_dump(preset))))
+
+
+def test_choices_follow_from_the_data():
+    chosen = choices.choices(found((90, 40), 32), request(ipc=5, width=64))
+    assert {key: chosen[key] for key in ("side", "depth", "batch", "learning_rate")} == {
+        "side": 32,
+        "depth": 3,
+        "batch": 20,
+        "learning_rate": 5,
+    }
+    assert choices.choices(found((90, 40)), request(method="dm"))["batch"] == 40
+    said = "\n".join(choices.told(found(), request(), choices.choices(found(), request())))
+    for what in ("size: 64", "depth 4", "batch: 100", "learning rate: 20", "audited_dm"):
+        assert what in said
+
+
+def test_a_class_that_is_too_small(capsys):
+    with pytest.raises(Exception, match="class 'b' has 3 training images, too few to condense"):
+        choices.choices(found((90, 3)), request())
+
+
+@pytest.mark.parametrize("rate", ["0", "1/2", "ten", "1/0"])
+def test_a_poison_rate_that_is_none(made, rate, capsys):
+    assert main([*made.words, "--poison-rate", rate]) == 1
+    assert f"--poison-rate {rate}: " in capsys.readouterr().err
+
+
+def test_a_failed_job_tells_its_fault(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("Error in rule data\nrdmdc stage data: x.png: undecodable; remove it\nExiting\n")
+    assert running._fault(log) == "rdmdc stage data: x.png: undecodable; remove it"
+
+
+def test_two_runs_in_one_folder(tmp_path):
+    with (
+        running._alone(tmp_path),
+        pytest.raises(running.WorkflowError, match="another run"),
+        running._alone(tmp_path),
+    ):
+        pass
+
+
+def test_the_snakefile_is_where_it_is_looked_for():
+    assert running.snakefile() == Path(__file__).parents[1] / "Snakefile"
