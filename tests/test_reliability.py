@@ -19,12 +19,12 @@ import torch
 from test_command_line import CONFIG, jobs, listing, world  # noqa: F401
 from test_datasets import COMMON
 
-from rdmdc.datasets import decoding as datasets
-from rdmdc.storage import artifacts, provenance
-from rdmdc.workflow import stages
 from rdmdc.__main__ import main
+from rdmdc.datasets import decoding as datasets
+from rdmdc.datasets.split import DatasetError
+from rdmdc.storage import artifacts, provenance
 from rdmdc.storage.artifacts import ArtifactError, Provenance
-from rdmdc.sources.files import DatasetError
+from rdmdc.workflow import stages
 
 BEGUN = Provenance("a stage", {"seed": 0}, "c0de", {}, 0.0)
 
@@ -202,7 +202,8 @@ def test_other_errors_are_not_taken_for_it(world, tmp_path, monkeypatch):  # noq
 
 def test_torch_really_says_so(tmp_path):
     code = (
-        "import resource, torch, sys; from rdmdc import __main__ as m, verify;"
+        "import resource, torch, sys; from rdmdc import __main__ as m;"
+        "from rdmdc.storage import verify;"
         "verify.verify = lambda args: torch.zeros(1 << 34);"
         "resource.setrlimit(resource.RLIMIT_AS, (1 << 34, 1 << 34));"
         "sys.exit(m.main(['verify', '.']))"

@@ -30,8 +30,10 @@ CHANGES_NO_NUMBER = frozenset(
         "rdmdc.errors",
         "rdmdc.plugins",
         "rdmdc.progress",
+        "rdmdc.storage.guarded",
         "rdmdc.storage.job_checkpoints",
         "rdmdc.storage.provenance",
+        "rdmdc.storage.reading",
         "rdmdc.storage.writing",
     }
 )

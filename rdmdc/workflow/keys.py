@@ -14,7 +14,7 @@ from typing import Any
 from rdmdc.models.augment import OPERATIONS
 from rdmdc.options import Rate, option
 
-OPTIONAL = {
+OPTIONAL: dict[str, Any] = {
     "targets": [],
     "pretrain": None,
     "attacks": {},
