@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from rdmdc.models import running as networks
 from rdmdc.checkpoints import NoCheckpoints
-from rdmdc.models.running import ConvNet
+from rdmdc.models import running
+from rdmdc.networks.convnet import ConvNet
 from rdmdc.records import LabelledImages, Normalisation, Target
 
 CLASSES = ("ant", "bee", "cat")
@@ -63,8 +63,9 @@ def never():
 
 @pytest.fixture
 def compiled():
-    """Networks of 16 channels and more run by convnet.c for a test, skipped where they cannot."""
-    if reason := networks.compiling(True, "cpu", 16):
+    """ConvNets of a width of 16 or more run on the kernels in C; skipped where they cannot."""
+    wide = ConvNet(channels=3, side=8, classes=3, width=16, depth=2)
+    if reason := running.compiling(True, "cpu", wide):
         pytest.skip(f"cannot compile: {reason}")
     yield
-    networks.compiling(False, "cpu", 16)
+    running.compiling(False, "cpu", None)
