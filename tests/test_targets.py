@@ -66,8 +66,8 @@ def test_draws_depend_on_seed_and_sizes_only(test):
         assert torch.equal(again.pixels, 255 - target.pixels)
 
 
-@pytest.mark.parametrize("seed", [25, 26, 10**6])
-def test_a_seed_beyond_the_split(test, seed):
+@pytest.mark.parametrize("seed", [25, 26, 10**6, -1])
+def test_a_seed_outside_the_split(test, seed):
     fault = rf"target {seed}: the test split has 25 images, enough for seeds 0\.\.24; choose"
     with pytest.raises(RecordError, match=fault):
         targets.draw(test, seed)
