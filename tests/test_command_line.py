@@ -74,7 +74,7 @@ CONFIG = edited(
 
 
 def argv(command, options, **paths):
-    words = [command, "--options", as_argument(options), "--code", "c0de"]
+    words = ["stage", command, "--options", as_argument(options), "--code", "c0de"]
     if command in LONG:
         words += ["--checkpoint-minutes", "5"]
     for name, path in paths.items():
@@ -226,7 +226,7 @@ def test_the_chain_leaves_every_file_with_its_provenance(world):
 
 
 def test_every_command_is_run_here():
-    run = {words[0] for words in jobs(CONFIG, Path(), Path()).values()}
+    run = {words[1] for words in jobs(CONFIG, Path(), Path()).values()}
     assert run == set(STAGES)
 
 
@@ -282,7 +282,7 @@ def fault_of(words, capsys):
     said = capsys.readouterr()
     assert said.out == ""
     (line,) = (line for line in said.err.splitlines() if not STEP.fullmatch(line))
-    assert line.startswith(f"rdmdc {words[0]}: ")
+    assert line.startswith(f"rdmdc stage {words[1]}: ")
     return line
 
 
@@ -557,7 +557,7 @@ def test_a_message_of_several_lines_becomes_one(world, tmp_path, capsys, monkeyp
 
     monkeypatch.setattr(poison_stage, "load_target", fails)
     line = fault_of(jobs(CONFIG, world.folder, tmp_path)["poison"], capsys)
-    assert line == "rdmdc poison: one two three"
+    assert line == "rdmdc stage poison: one two three"
 
 
 def test_images_that_are_not_square(world, tmp_path, capsys):
@@ -587,7 +587,7 @@ def test_exit_code_of_the_process(world, tmp_path):
     run = subprocess.run([sys.executable, "-m", "rdmdc", *words], capture_output=True, text=True)
     assert run.returncode == 1
     assert run.stderr == (
-        f"rdmdc target: {tmp_path}/nothing.safetensors: no such file; run snakemake to make it\n"
+        f"rdmdc stage target: {tmp_path}/nothing.safetensors: no such file; run snakemake to make it\n"
     )
 
 
@@ -595,12 +595,13 @@ def test_exit_code_of_the_process(world, tmp_path):
     ("words", "fault"),
     [
         ([], "required: COMMAND"),
+        (["stage"], "required: STAGE"),
         (["mend"], "invalid choice: 'mend'"),
-        (["target", "--options", "{}", "--test", "x"], "required: --target"),
-        (["target", "--options", "{", "--test", "x", "--target", "y"], "argument --options"),
-        (["table", "--options", "{}", "--csv", "x", "--markdown", "y"], "required: --scores"),
+        (["stage", "target", "--options", "{}", "--test", "x"], "required: --target"),
+        (["stage", "target", "--options", "{", "--test", "x", "--target", "y"], "argument --options"),
+        (["stage", "table", "--options", "{}", "--csv", "x", "--markdown", "y"], "required: --scores"),
         (
-            ["evaluate", "--options", "{}", "--test", "x", "--folder", "y"],
+            ["stage", "evaluate", "--options", "{}", "--test", "x", "--folder", "y"],
             "required: --checkpoint-minutes",
         ),
     ],
@@ -638,8 +639,8 @@ def test_a_checkpoint_is_of_all_that_decides_bits(world, tmp_path, monkeypatch, 
     words = jobs(CONFIG, world.folder, tmp_path)[job]
     assert main(words) == 1
     hashes = {str(world.folder / name): sha256(world.folder / name) for name in inputs}
-    options, here = json.loads(words[2]), running.arithmetic("cpu")
-    own = {"stage": words[0], "options": options, "code": "c0de", "inputs": hashes}
+    options, here = json.loads(words[3]), running.arithmetic("cpu")
+    own = {"stage": words[1], "options": options, "code": "c0de", "inputs": hashes}
     assert seen == [{**own, **here}]
     assert here.keys() == {"compiled", "precision", "threads", "torch", "processor"}
 

@@ -108,8 +108,8 @@ def test_what_a_file_says_cannot_flood_or_steer_a_terminal(tmp_path, capsys):
 
     for kind in ("\x1b[2J", "a" * 10**6, "\udc80"):
         path = rewritten(tmp_path / "x", "target", kind=kind)
-        main(["targets-figure", "--options", "{}", "--test", str(path), "--targets", str(path),
-              "--png", "a", "--svg", "b"])  # fmt: skip
+        main(["stage", "targets-figure", "--options", "{}", "--test", str(path),
+              "--targets", str(path), "--png", "a", "--svg", "b"])  # fmt: skip
         said = capsys.readouterr().err
         assert len(said) < 3000 and said[:-1].isprintable() and said.count("\n") == 1
         path.unlink()

@@ -49,7 +49,7 @@ def test_no_room_at_each_stage(world, tmp_path, capsys, job):  # noqa: F811
     with limited(resource.RLIMIT_FSIZE, 64):
         assert main(words) == 1
     fault = capsys.readouterr().err.splitlines()[-1]
-    assert re.match(rf"rdmdc {words[0]}: .*: cannot be written: File too large; free some", fault)
+    assert re.match(rf"rdmdc stage {words[1]}: .*: cannot be written: File too large; free some", fault)
     assert listing(tmp_path) == {}
     assert listing(world.folder) == before
 
@@ -187,7 +187,7 @@ def test_too_little_memory_is_one_line(world, tmp_path, monkeypatch, capsys, err
     monkeypatch.setattr(stages, "condense", fails)
     assert main(jobs(CONFIG, world.folder, tmp_path)["synthetic"]) == 1
     said = capsys.readouterr().err
-    assert re.fullmatch(r"rdmdc synthetic: too little memory \(.*\); run fewer jobs .*\n", said)
+    assert re.fullmatch(r"rdmdc stage synthetic: too little memory \(.*\); run fewer jobs .*\n", said)
     assert listing(tmp_path) == {}
 
 

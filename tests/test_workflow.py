@@ -707,7 +707,7 @@ def sha256_alone(folder):
     """What the long job makes when nobody kills it."""
     settings = presets.complete(settings_of(folder / SMOKE))
     options = as_argument(job_options.victim(settings, LONG))
-    words = ["victim", "--options", options, "--checkpoint-minutes", "5"]
+    words = ["stage", "victim", "--options", options, "--checkpoint-minutes", "5"]
     paths = ["--train", f"{RESULTS}/data/train.safetensors", "--weights", "alone.safetensors"]
     command = [sys.executable, "-m", "rdmdc", *words, *paths]
     subprocess.run(command, cwd=folder, env=environment(folder), check=True)
@@ -924,7 +924,7 @@ def test_data_files_are_compared_by_content_and_a_damaged_one_is_told(sources, t
 
     train.write_bytes(train.read_bytes()[:-100])
     said = failed(sources, *asked, configfile=tmp_path / "own.yaml")
-    told = [line for line in said.splitlines() if line.startswith("rdmdc data: ")]
+    told = [line for line in said.splitlines() if line.startswith("rdmdc stage data: ")]
     assert len(told) == 1
     assert "own/train.parquet" in told[0]
     assert (tmp_path / "results/own/logs/data.log").read_text() == f"{told[0]}\n"
