@@ -1,6 +1,6 @@
-"""Command-line interface: one subcommand per pipeline stage, and what people call themselves.
+"""Command-line interface: what people call, and one subcommand of ``stage`` per pipeline stage.
 
-Snakemake calls the stages with ``--options``, a line of JSON.
+Snakemake calls ``rdmdc stage NAME`` with ``--options``, a line of JSON.
 """
 
 from __future__ import annotations
@@ -50,32 +50,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command: 1 with a line on stderr where its input is at fault, 2 if it is misused."""
     words = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="rdmdc", description=(__doc__ or "").split("\n")[0])
-    commands = parser.add_subparsers(dest="stage", required=True, metavar="COMMAND")
-    for name, text in STAGES.items():
-        command = commands.add_parser(name, help=text, description=text)
-        if name in words[:1]:  # importing all of them would cost every job seconds
-            _add_arguments(command, name)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     check = commands.add_parser("verify", help="check results against their sidecars")
     check.add_argument("folder", type=_folder)
     check.set_defaults(run=_verify)
     listing = commands.add_parser("plugins", help="list every kind of plug-in, one line each")
     listing.set_defaults(run=_plugins)
+    _add_stages(commands, words)
     args = parser.parse_args(words)
+    called = " ".join(["rdmdc", args.command, *([args.stage] if args.command == "stage" else [])])
     try:
         code = args.run(args)
     except InputError as error:
-        print(f"rdmdc {args.stage}: {line(error)}", file=sys.stderr)
+        print(f"{called}: {line(error)}", file=sys.stderr)
         return 1
     except (MemoryError, RuntimeError) as error:  # torch's own are RuntimeErrors
         if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
             raise
         print(
-            f"rdmdc {args.stage}: too little memory ({line(error)}); run fewer jobs at a time, or"
+            f"{called}: too little memory ({line(error)}); run fewer jobs at a time, or"
             " lower dataset.per_class, dataset.size, network or the batch sizes",
             file=sys.stderr,
         )
         return 1
     return code or 0
+
+
+def _add_stages(commands: Any, words: Sequence[str]) -> None:
+    """Add ``stage`` with a subcommand for each stage, and the arguments of the one called."""
+    text = "run one stage of the workflow, as Snakemake does"
+    stages = commands.add_parser("stage", help=text, description=text).add_subparsers(
+        dest="stage", required=True, metavar="STAGE"
+    )
+    for name, text in STAGES.items():
+        command = stages.add_parser(name, help=text, description=text)
+        if words[:2] == ["stage", name]:  # importing all of them would cost every job seconds
+            _add_arguments(command, name)
 
 
 def _add_arguments(command: argparse.ArgumentParser, stage: str) -> None:

@@ -7,6 +7,7 @@ reference page of the documentation are made from it. No field has a default: a 
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -74,7 +75,7 @@ def build(options: type | None, values: Mapping[str, Any], where: str) -> Any:
     known = fields(options)
     for key in values:
         if key not in known:
-            near = get_close_matches(key, known, 1)
+            near = get_close_matches(str(key), known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             listed = ", ".join(known) or "none"
             raise OptionError(f"{where}: unknown option {key!r}{hint} (options: {listed})")
@@ -108,27 +109,27 @@ def _checked(kind: Any, metadata: Mapping[str, Any], value: Any, where: str) -> 
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in arguments:
             return None
-        faults = []
-        for one in (argument for argument in arguments if argument is not type(None)):
-            try:
-                return _checked(one, metadata, value, where)
-            except OptionError as error:
-                faults.append(error)
-        raise faults[-1]
+        within = [argument for argument in arguments if argument is not type(None)]
+        fitting = [one for one in within if _fits(one, value)]
+        if not fitting:
+            raise OptionError(f"{where}: {value!r} must be {_wanted(kind, metadata)}")
+        return _checked(fitting[0], metadata, value, where)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         if not isinstance(value, Mapping):
-            raise OptionError(f"{where}: {value!r} is not a section of options")
+            raise OptionError(
+                f"{where}: {value!r} is not a section of options; write below it {_keys(kind)}"
+            )
         return build(kind, value, where)
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise OptionError(f"{where}: {value!r} is not a list")
+            raise OptionError(f"{where}: {value!r} is not a list; write [{value}, ...]")
         twice = [one for index, one in enumerate(value) if one in value[:index]]
         if twice:
             raise OptionError(f"{where}: {twice[0]!r} is listed twice; remove one")
         return tuple(_checked(arguments[0], metadata, one, where) for one in value)
     if origin in (dict, Mapping) or kind in (dict, Mapping):
         if not isinstance(value, Mapping):
-            raise OptionError(f"{where}: {value!r} is not a mapping")
+            raise OptionError(f"{where}: {value!r} is not a section; write its keys below it")
         return value
     if kind is Rate:
         if not isinstance(value, str):
@@ -137,26 +138,63 @@ def _checked(kind: Any, metadata: Mapping[str, Any], value: Any, where: str) -> 
             rates.parse(value)
         except rates.RateError as error:
             raise OptionError(f"{where}: {error}") from error
-    elif not _is(kind, value):
-        raise OptionError(f"{where}: {value!r} is not of type {_name(kind)}")
-    for name, (words, holds) in BOUNDS.items():
-        bound = metadata.get(name)
-        if bound is not None and not holds(value, bound):
-            shown = ", ".join(map(str, bound)) if name == "choices" else bound
-            raise OptionError(f"{where}: {value!r} must be {words} {shown}")
+        return value
+    bounds = [(metadata[name], holds) for name, (_, holds) in BOUNDS.items() if name in metadata]
+    if not _is(kind, value) or not all(holds(value, bound) for bound, holds in bounds):
+        raise OptionError(f"{where}: {value!r} must be {_wanted(kind, metadata)}")
     return float(value) if kind is float else value
 
 
+def _fits(kind: Any, value: Any) -> bool:
+    """True if a value from YAML has the form of the type, whatever its bounds and its options."""
+    if kind is Rate:
+        return isinstance(value, str)
+    if dataclasses.is_dataclass(kind):
+        return isinstance(value, Mapping)
+    origin = typing.get_origin(kind) or kind
+    if origin is tuple:
+        return isinstance(value, list | tuple)
+    return _is(origin, value)
+
+
 def _is(kind: Any, value: Any) -> bool:
-    """True if a value from YAML is of the type. A whole number is a float too; a bool is no number."""
-    if kind is bool:
-        return isinstance(value, bool)
+    """True if a value from YAML is of the type; a whole number is a float too, a bool is not."""
     if isinstance(value, bool):
-        return False
-    return isinstance(value, (int, float) if kind is float else kind)
+        return kind is bool
+    if kind is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, kind)
+
+
+def _wanted(kind: Any, metadata: Mapping[str, Any]) -> str:
+    """What an option must be, in words: "a whole number, at least 1"."""
+    bounds = [
+        f"{words} {', '.join(bound) if name == 'choices' else bound}"
+        for name, (words, _) in BOUNDS.items()
+        if (bound := metadata.get(name)) is not None
+    ]
+    return ", ".join([_name(kind), *bounds])
 
 
 def _name(kind: Any) -> str:
-    return {int: "whole number", float: "number", bool: "true or false", str: "text"}.get(
-        kind, getattr(kind, "__name__", str(kind))
-    )
+    """A type in words."""
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return " or ".join(_name(one) for one in typing.get_args(kind))
+    if dataclasses.is_dataclass(kind):
+        return f"a section of {_keys(kind)}"
+    words = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        Rate: 'a fraction such as "3/10"',
+        tuple: "a list",
+        Mapping: "a section",
+        type(None): "null",
+    }
+    return words[typing.get_origin(kind) or kind]
+
+
+def _keys(options: Any) -> str:
+    """The names of the fields of an options dataclass."""
+    return ", ".join(field.name for field in dataclasses.fields(options))

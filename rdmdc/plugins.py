@@ -169,7 +169,7 @@ def load(kind: str) -> Found:
 
 def get(kind: str, name: str, where: str) -> Plugin:
     """The plug-in of that name; PluginError names those that exist and the nearest."""
-    found = load(kind)
+    found, name = load(kind), str(name)  # a preset may hold anything
     if name in found.plugins:
         return found.plugins[name]
     if name in found.broken:

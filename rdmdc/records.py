@@ -218,11 +218,11 @@ class Screening:
     def __post_init__(self) -> None:
         _require(
             self.scores.dtype == torch.float64 and self.scores.ndim == 1,
-            f"scores are {self.scores.dtype} of shape {tuple(self.scores.shape)}, not float64 (N,)",
+            f"scores are {self.scores.dtype} {tuple(self.scores.shape)}, not float64 (N,)",
         )
         _require(
             self.kept.dtype == torch.bool and self.kept.shape == self.scores.shape,
-            f"kept is {self.kept.dtype} of shape {tuple(self.kept.shape)}, not bool like the scores",
+            f"kept is {self.kept.dtype} {tuple(self.kept.shape)}, not bool like the scores",
         )
         bad = int((~torch.isfinite(self.scores)).sum())
         _require(bad == 0, f"{bad} scores are NaN or infinity")

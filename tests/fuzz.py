@@ -4,6 +4,10 @@ A reader may refuse a mutant with an InputError, or return what it returns for t
 return another value of a file whose sha256 tells (``changed``). Anything else fails: another
 exception, a signal, more than SECONDS or than MEMORY. Mutants run in a worker that takes many; one
 that ends it is named, and can be made again with ``mutant(original, reader, seed, index)``.
+
+Readers that run in a child of their own (rows, data sets) run in the worker itself here: it is
+their child. A signal or too much time or memory is then ``stopped``: what storage/guarded.py turns
+into a refusal.
 """
 
 import io
@@ -24,6 +28,7 @@ from pathlib import Path
 SECONDS = 20  # for one mutant, on a machine that does other things too
 MEMORY = 1 << 30  # bytes that a worker may allocate beyond what it has after its imports
 EXTREMES = (0, 1, -1, 127, 2**15 - 1, 2**31 - 1, -(2**31), 10**12, 2**63 - 1, -(2**63))
+UNGUARDED = ("images", "target", "poisons", "synthetic set", "weights", "sidecar")
 IMAGES = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
 
 
@@ -144,12 +149,23 @@ def artifact(kind, folder):
 
 
 def sidecar(folder):
-    """The sidecar of a target; nothing of it may change unnoticed."""
+    """The sidecar of a target; what the artifact and its inputs are compared with."""
+    from test_artifacts import KINDS, OPTIONS
+
     from rdmdc.storage import provenance
 
-    made = artifact("target", folder)
-    path = provenance.sidecar_of(made.path)
-    return Specimen(path, lambda: (provenance.read(path), path.read_bytes()))
+    save, _, record = KINDS["target"]
+    (folder / "input").write_bytes(b"what it is made from")
+    begun = provenance.Provenance.begin("a stage", OPTIONS, "c0de", [folder / "input"])
+    save(folder / "target", record, begun)
+    path = provenance.sidecar_of(folder / "target")
+
+    def value():
+        said = provenance.read(path)
+        inputs = {str(Path(name)): digest for name, digest in said.inputs.items()}  # a//b is a/b
+        return said.artifact, said.bytes, said.sha256, inputs
+
+    return Specimen(path, value)
 
 
 def dataset(folder, **options):
@@ -192,7 +208,7 @@ def embedded(folder):
 
     import rdmdc
 
-    table = pq.read_table(Path(rdmdc.__file__).parent / "data" / "emoji-test.parquet")
+    table = pq.read_table(Path(rdmdc.__file__).parent / "datasets" / "emoji" / "emoji-test.parquet")
     few = table.take([i * len(table) // 14 for i in range(14)])
     for part in ("train", "test"):
         pq.write_table(few, folder / f"{part}.parquet", compression="zstd", use_dictionary=False)
@@ -265,7 +281,10 @@ def work(count, seed, starts):
     """Mutants of each reader from a start on: the two in a line before each, JSON after it."""
     import torch
 
+    from rdmdc.storage import rows
+
     torch.set_num_threads(1)
+    rows.guarded = lambda function, *arguments, **limits: function(*arguments)
     warnings.simplefilter("ignore")
     say, sys.stdout = sys.stdout, sys.stderr  # torchvision prints progress
     made = readers()
@@ -290,19 +309,29 @@ def judged(specimen, reader, seed, index):
         value = specimen.value()
     except InputError:
         return "refused", ""
+    except MemoryError:
+        return "memory", traceback.format_exc()
     except BaseException:
         return "exception", traceback.format_exc()
     if value == specimen.expected:
         return "equal", ""
-    if reader == "sidecar":  # which has no hash but its own
-        return "wrong", repr(value)
-    return ("changed", "") if told_by_sha256(specimen, reader) else ("wrong", repr(value)[:500])
+    told = told_by_verify if reader == "sidecar" else told_by_sha256
+    return ("changed", "") if told(specimen) else ("wrong", repr(value)[:500])
 
 
-def told_by_sha256(specimen, reader):
+def told_by_verify(specimen):
+    """Whether `rdmdc verify` would find that a sidecar and its artifact do not fit."""
+    from rdmdc.storage import provenance, verify
+
+    artifact = specimen.path.with_name(specimen.path.name.removesuffix(provenance.SUFFIX))
+    both = (specimen.path, artifact)
+    return any(list(verify.findings(path, verify._sha256)) for path in both)
+
+
+def told_by_sha256(specimen):
     """Whether a job that takes the file as an input, or verify, would notice."""
-    from rdmdc.storage import provenance
     from rdmdc.errors import ArtifactError
+    from rdmdc.storage import provenance
 
     if not provenance.sidecar_of(specimen.path).exists():  # of a data set: its user's files
         import hashlib
@@ -326,10 +355,12 @@ class Outcome:
     failures: list = field(default_factory=list)
     slowest: float = 0.0
 
-    def add(self, index, what, why, seconds):
+    def add(self, index, what, why, seconds, guarded):
+        if guarded and what in ("crash", "hang", "memory"):
+            what = f"stopped ({what})"
         self.counts[what] += 1
         self.slowest = max(self.slowest, seconds)
-        if what not in ("refused", "equal", "changed"):
+        if what not in ("refused", "equal", "changed") and not what.startswith("stopped"):
             self.failures.append((index, what, why))
 
     def __str__(self):
@@ -360,13 +391,16 @@ def fuzz(count, seed, names):
             if reader is None:
                 (reader, index), begun = said, time.monotonic()
             else:
-                outcomes[reader].add(index, *said, time.monotonic() - begun)
+                outcomes[reader].add(
+                    index, *said, time.monotonic() - begun, reader not in UNGUARDED
+                )
                 reader = None
         worker.kill()
         code = worker.wait()
         worker.stdout.close()
         if reader is not None:
-            outcomes[reader].add(index, what, f"exit code {code}", time.monotonic() - begun)
+            seconds = time.monotonic() - begun
+            outcomes[reader].add(index, what, f"exit code {code}", seconds, reader not in UNGUARDED)
         elif code != 0:
             raise RuntimeError(f"the worker ended between mutants with {code}: {left}")
     return outcomes

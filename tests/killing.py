@@ -19,10 +19,10 @@ from types import SimpleNamespace
 import torch._dynamo  # noqa: F401 (an optimiser imports it: once, before the forks)
 from test_command_line import CONFIG, POISONED, argv, edited, jobs
 
-from rdmdc import stages  # noqa: F401 once, before the forks
+from rdmdc.__main__ import main
 from rdmdc.storage import job_checkpoints as checkpoints
 from rdmdc.workflow import presets as conditions
-from rdmdc.__main__ import main
+from rdmdc.workflow import stages  # noqa: F401 once, before the forks
 
 ALWAYS, NEVER = "1e-9", "1e9"  # minutes
 STAGES = {
@@ -203,7 +203,7 @@ class Job:
 
 def all_jobs(made, out):
     found = jobs(SETTINGS, made, out)
-    train, weights = made / "data/train.arrow", out / "victims/epochs=6.safetensors"
+    train, weights = made / "data/train.safetensors", out / "victims/epochs=6.safetensors"
     options = conditions.pretrain_options(SETTINGS, 6)
     found["victim 6"] = argv("victim", options, train=train, weights=weights)
     return found

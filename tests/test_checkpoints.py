@@ -36,7 +36,7 @@ KILLS = int(os.environ.get("KILLS", "20"))
 IDENTITY = {
     "options": {"condense": {"ipc": 2, "batch": 8}, "seed": 0},
     "code": "c0de",
-    "inputs": {"train.arrow": "12ab"},
+    "inputs": {"train.safetensors": "12ab"},
     "compiled": False,
     "threads": 1,
 }
@@ -65,7 +65,7 @@ def same(a, b):
 
 @pytest.fixture
 def output(tmp_path):
-    return tmp_path / "folder" / "dm.parquet"
+    return tmp_path / "folder" / "dm.safetensors"
 
 
 def saved(output, minutes=1e-9, identity=IDENTITY):
@@ -77,7 +77,7 @@ def saved(output, minutes=1e-9, identity=IDENTITY):
 
 def test_a_state_comes_back_bit_for_bit(output):
     path = saved(output)
-    assert path.name == ".dm.parquet.checkpoint"
+    assert path.name == ".dm.safetensors.checkpoint"
     assert [p.name for p in output.parent.iterdir()] == [path.name]
     identity, found = read(path)
     assert identity == IDENTITY
@@ -98,7 +98,7 @@ OTHERS = [
     ("options.condense.ipc", 3, "options.condense.ipc = 2, this job has 3"),
     ("options.power", 3, "options.power = null, this job has 3"),
     ("code", "c0d3", 'code = "c0de", this job has "c0d3"'),
-    ("inputs", {"train.arrow": "ab"}, 'inputs.train.arrow = "12ab", this job has "ab"'),
+    ("inputs", {"train.safetensors": "ab"}, 'inputs.train.safetensors = "12ab", this job has "ab"'),
     ("compiled", True, "compiled = false, this job has true"),
     ("threads", 2, "threads = 1, this job has 2"),
 ]
@@ -297,8 +297,10 @@ def test_evaluation_goes_on_from_each_batch(train, test, target, network, quiet,
 
 def test_a_job_goes_on_or_tells_why_not(tmp_path, capsys):
     """SIGTERM at the third of twelve steps; then with other options, and then as it was."""
-    train, weights = tmp_path / "train.arrow", tmp_path / "out" / "victim.safetensors"
-    data = argv("data", conditions.data_options(CONFIG), train=train, test=tmp_path / "test.arrow")
+    train, weights = tmp_path / "train.safetensors", tmp_path / "out" / "victim.safetensors"
+    data = argv(
+        "data", conditions.data_options(CONFIG), train=train, test=tmp_path / "test.safetensors"
+    )
     assert main(data) == 0
 
     def run(seed=0, at=None):

@@ -35,7 +35,7 @@ def test_mutants_can_be_made_again():
     [
         ("os.kill(os.getpid(), 11)", "crash"),
         ("time.sleep(9)", "hang"),
-        ("bytearray(1 << 40)", "exception"),
+        ("bytearray(1 << 40)", "memory"),
         ("[][0]", "exception"),
         ("return 1", "wrong"),
     ],
@@ -45,11 +45,12 @@ def test_each_failure_is_seen_and_named(tmp_path, monkeypatch, fault, what):
     source = Path(fuzz.__file__).read_text()
     for old, new in (
         ("SECONDS = 20", "SECONDS = 2"),
-        ("lambda: (provenance.read(path), path.read_bytes())", "value"),
+        ("(path, value)\n\n\ndef dataset", "(path, faulty)\n\n\ndef dataset"),
+        ("any(list(verify.findings(path, verify._sha256)) for path in both)", "False"),
         (
-            "    path = provenance.sidecar_of(made.path)\n",
-            "    path, calls = provenance.sidecar_of(made.path), []\n\n"
-            "    def value():\n"
+            '    path = provenance.sidecar_of(folder / "target")\n',
+            '    path, calls = provenance.sidecar_of(folder / "target"), []\n\n'
+            "    def faulty():\n"
             "        calls.append(0)\n"
             f"        if len(calls) == 4: {fault}\n"
             "        return 0\n\n",

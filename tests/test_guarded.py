@@ -101,12 +101,17 @@ def test_a_bug_is_told_with_its_traceback():
         run(a_bug)
 
 
-@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL, signal.SIGBUS])
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
 @pytest.mark.parametrize(("places", "place"), [([], "a file"), (["b", "c"], "c")])
 def test_crashes(number, places, place):
     fault = f"{place}: damaged, its reader crashed ({number.name}); delete it"
     with pytest.raises(ArtifactError, match=f"^{re.escape(fault)}$"):
         run(dies, number, places)
+
+
+def test_a_child_that_the_system_kills():
+    with pytest.raises(ArtifactError, match=r"a file: its reader was killed, .*; delete it"):
+        run(dies, signal.SIGKILL, [])
 
 
 def test_an_end_without_an_answer():

@@ -7,6 +7,8 @@ import resource
 import struct
 import time
 import zlib
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ from rdmdc.datasets import decoding
 from rdmdc.datasets.preparing import prepare
 from rdmdc.datasets.split import DatasetError
 from rdmdc.records import Normalisation, RecordError, SyntheticSet, Target
-from rdmdc.sources import folder
+from rdmdc.sources import folder, parquet
 from rdmdc.storage import artifacts, rows
 from rdmdc.storage.artifacts import ArtifactError, Provenance
 
@@ -106,8 +108,8 @@ def test_what_a_file_says_cannot_flood_or_steer_a_terminal(tmp_path, capsys):
 
     for kind in ("\x1b[2J", "a" * 10**6, "\udc80"):
         path = rewritten(tmp_path / "x", "target", kind=kind)
-        main(["targets-figure", "--options", "{}", "--test", str(path), "--targets", str(path),
-              "--png", "a", "--svg", "b"])  # fmt: skip
+        main(["stage", "targets-figure", "--options", "{}", "--test", str(path),
+              "--targets", str(path), "--png", "a", "--svg", "b"])  # fmt: skip
         said = capsys.readouterr().err
         assert len(said) < 3000 and said[:-1].isprintable() and said.count("\n") == 1
         path.unlink()
@@ -256,6 +258,20 @@ def test_one_large_image_in_every_row(files, prepared, monkeypatch):  # noqa: F8
     assert Path(options["train"]).stat().st_size < 10_000
     with pytest.raises(DatasetError, match=r"train.parquet: (too little memory|needs more than)"):
         prepared(options)
+
+
+@pytest.mark.parametrize("there", [0, 2])
+def test_fewer_images_than_labels(files, monkeypatch, there):  # noqa: F811
+    """As a damaged file may hold: nothing may be delivered in the missing images' place."""
+    honest = parquet._split
+
+    def split(*arguments):
+        whole = honest(*arguments)
+        return replace(whole, images=lambda wanted: islice(whole.images(wanted), there))
+
+    monkeypatch.setattr(parquet, "_split", split)
+    with pytest.raises(DatasetError, match=rf"train.parquet: {there} images for 8 labels; damaged"):
+        decoding.load(files())
 
 
 def test_more_pixels_than_memory(files, monkeypatch):  # noqa: F811

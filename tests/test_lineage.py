@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from rdmdc.errors import ArtifactError
 from rdmdc.reporting import lineage
 from rdmdc.storage import artifacts
-from rdmdc.errors import ArtifactError
 from rdmdc.storage.provenance import Provenance, sha256, sidecar_of
 
 IMAGES, SCORES, TABLE = Path("cifar.parquet"), Path("results/a.parquet"), Path("results/t.csv")

@@ -19,12 +19,12 @@ import torch
 from test_command_line import CONFIG, jobs, listing, world  # noqa: F401
 from test_datasets import COMMON
 
-from rdmdc.datasets import decoding as datasets
-from rdmdc.storage import artifacts, provenance
-from rdmdc.workflow import stages
 from rdmdc.__main__ import main
+from rdmdc.datasets import decoding as datasets
+from rdmdc.datasets.split import DatasetError
+from rdmdc.storage import artifacts, provenance
 from rdmdc.storage.artifacts import ArtifactError, Provenance
-from rdmdc.sources.files import DatasetError
+from rdmdc.workflow import stages
 
 BEGUN = Provenance("a stage", {"seed": 0}, "c0de", {}, 0.0)
 
@@ -49,7 +49,7 @@ def test_no_room_at_each_stage(world, tmp_path, capsys, job):  # noqa: F811
     with limited(resource.RLIMIT_FSIZE, 64):
         assert main(words) == 1
     fault = capsys.readouterr().err.splitlines()[-1]
-    assert re.match(rf"rdmdc {words[0]}: .*: cannot be written: File too large; free some", fault)
+    assert re.match(rf"rdmdc stage {words[1]}: .*: cannot be written: File too large; free some", fault)
     assert listing(tmp_path) == {}
     assert listing(world.folder) == before
 
@@ -187,7 +187,7 @@ def test_too_little_memory_is_one_line(world, tmp_path, monkeypatch, capsys, err
     monkeypatch.setattr(stages, "condense", fails)
     assert main(jobs(CONFIG, world.folder, tmp_path)["synthetic"]) == 1
     said = capsys.readouterr().err
-    assert re.fullmatch(r"rdmdc synthetic: too little memory \(.*\); run fewer jobs .*\n", said)
+    assert re.fullmatch(r"rdmdc stage synthetic: too little memory \(.*\); run fewer jobs .*\n", said)
     assert listing(tmp_path) == {}
 
 
@@ -202,7 +202,8 @@ def test_other_errors_are_not_taken_for_it(world, tmp_path, monkeypatch):  # noq
 
 def test_torch_really_says_so(tmp_path):
     code = (
-        "import resource, torch, sys; from rdmdc import __main__ as m, verify;"
+        "import resource, torch, sys; from rdmdc import __main__ as m;"
+        "from rdmdc.storage import verify;"
         "verify.verify = lambda args: torch.zeros(1 << 34);"
         "resource.setrlimit(resource.RLIMIT_AS, (1 << 34, 1 << 34));"
         "sys.exit(m.main(['verify', '.']))"

@@ -674,7 +674,7 @@ def with_a_long_job(folder):
 def sha256_alone(folder):
     """What the long job makes when nobody kills it."""
     options = as_argument(conditions.pretrain_options(settings_of(folder / SMOKE), LONG))
-    words = ["victim", "--options", options, "--checkpoint-minutes", "5"]
+    words = ["stage", "victim", "--options", options, "--checkpoint-minutes", "5"]
     paths = ["--train", f"{RESULTS}/data/train.arrow", "--weights", "alone.safetensors"]
     command = [sys.executable, "-m", "rdmdc", *words, *paths]
     subprocess.run(command, cwd=folder, env=environment(folder), check=True)

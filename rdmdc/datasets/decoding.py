@@ -102,7 +102,7 @@ def _decoded(split: Split, rows: np.ndarray, mode: str, size: int | None) -> np.
     """The images of the rows (n,), in that order: (n, C, H, W) uint8."""
     slots = np.full(len(split.labels), -1)
     slots[rows] = np.arange(len(rows))
-    pixels = np.empty(0, np.uint8)  # until the first image tells the size
+    pixels, count = np.empty(0, np.uint8), 0  # until the first image tells the size
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for row, place, encoded in split.images(slots >= 0):
@@ -125,6 +125,11 @@ def _decoded(split: Split, rows: np.ndarray, mode: str, size: int | None) -> np.
                     " dataset.size to scale them"
                 )
             pixels[slots[row]] = image
+            count += 1
+    if count != len(rows):
+        raise DatasetError(
+            f"{split.place}: {count} images for {len(rows)} labels; damaged, fetch it again"
+        )
     return pixels
 
 

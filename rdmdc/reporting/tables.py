@@ -1,7 +1,7 @@
 """Scores become tables: one row per method and attack, with the clean columns beside them.
 
-A cell is (condition, target, run, method, architecture); its value is the fraction of its evaluation networks
-that are fooled. The paper's ± is the population standard deviation over cells (§5.1: 60 % of 25
+A cell is (condition, target, run, method, architecture); its value is the fraction of its
+evaluation networks that are fooled. The paper's ± is the population standard deviation over cells (§5.1: 60 % of 25
 cells is 60 ± 48.99). Runs of one target are not independent, so the interval and the paired test
 count targets: a target is hit when more than half of its cells' value says so.
 """
@@ -55,8 +55,8 @@ def table(scores: pd.DataFrame, rows: Sequence[Mapping[str, Any]], reference: st
     ``scores`` has one row per condition, run, method, architecture, network and target. An entry
     names its ``condition``, ``clean`` condition, ``method`` and the ``architecture`` that evaluates
     it, and prints as ``label``, ``attack``, ``eps`` (255ths, None for a direct attack).
-    ``reference`` is the method plain DM; a row is tested against it where its condition holds it. Raises ReportError where a cell or a network is
-    missing, doubled or contradicts another.
+    ``reference`` is the method plain DM; a row is tested against it where its condition holds it.
+    Raises ReportError where a cell or a network is missing, doubled or contradicts another.
     """
     if not rows:
         raise ReportError("the table has no rows; list its methods and attacks in its entry")

@@ -1,1 +1,1 @@
-"""Screens: which training images look poisoned and are left out before condensation; one file each."""
+"""Screens: which images look poisoned and are left out before condensation."""

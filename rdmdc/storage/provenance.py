@@ -74,7 +74,7 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "seconds": (int, float),
     "commit": (str, type(None)),
 }
-"""The types of a sidecar's entries."""
+"""The types of a sidecar's entries; others, of another version, are passed over."""
 
 
 def sha256(path: Path) -> str:
@@ -100,7 +100,7 @@ def sidecar_of(path: Path) -> Path:
 
 
 def read(path: Path) -> Sidecar:
-    """A sidecar; ArtifactError where an entry is missing, unknown or of another type."""
+    """A sidecar; ArtifactError where an entry is missing or of another type."""
     artifact = path.name.removesuffix(SUFFIX)
     try:
         with reading(path):
@@ -119,7 +119,7 @@ def _parsed(raw: bytes) -> Sidecar:
     for digest in (said["sha256"], *said["inputs"].values()):
         if not isinstance(digest, str) or not SHA256.fullmatch(digest):
             raise ValueError("a sha256 is not 64 hex digits")
-    return Sidecar(**said)
+    return Sidecar(**{key: said[key] for key in KINDS})
 
 
 def text(artifact: Path, size: int, digest: str, provenance: Provenance) -> bytes:

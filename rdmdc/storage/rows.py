@@ -67,44 +67,45 @@ def save_rows(path: Path, kind: str, rows: pd.DataFrame, provenance: Provenance)
     write(path, provenance, fill)
 
 
-def load_rows(
-    paths: Path | Sequence[Path], kind: str, expect: Mapping[str, Any] | None = None
-) -> pd.DataFrame:
-    """The rows of a file of this kind, or of several one after the other.
+def load_rows(path: Path, kind: str, expect: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """The rows of a file of this kind. ``expect``: options that it must have been made with."""
+    return load_all_rows([path], kind, expect)[0]
 
-    ``expect``: options that they must have been made with. Raises ArtifactError.
-    """
-    several = [paths] if isinstance(paths, Path) else list(paths)
-    size = sum(path.stat().st_size for path in several if path.is_file())
+
+def load_all_rows(
+    paths: Sequence[Path], kind: str, expect: Mapping[str, Any] | None = None
+) -> list[pd.DataFrame]:
+    """The rows of each of several files, read by one child. Raises ArtifactError."""
+    if not paths:
+        return []
+    size = sum(path.stat().st_size for path in paths if path.is_file())
     content = guarded(
         decoded,
-        [str(path) for path in several],
+        [str(path) for path in paths],
         kind,
         expect or {},
         megabytes=MEGABYTES + (RATIO * size >> 20),
         seconds=SECONDS + size / 1e6,
         error=ArtifactError,
-        place=several[0],
+        place=paths[0],
         remedy="delete it and run snakemake again",
     )
-    with reading(several[0]), pa.ipc.open_stream(content) as stream:
-        return stream.read_all().to_pandas(ignore_metadata=True)
+    source, frames = pa.BufferReader(content), []
+    for path in paths:
+        with reading(path), pa.ipc.open_stream(source) as stream:
+            frames.append(stream.read_all().to_pandas(ignore_metadata=True))
+    return frames
 
 
 def decoded(paths: Sequence[str], kind: str, expect: Mapping[str, Any]) -> bytes:
-    """The files' rows in Arrow's stream format: what the child does."""
-    tables = []
+    """The files' rows, one after the other in Arrow's stream format: what the child does."""
+    sink = pa.BufferOutputStream()
     for path in map(Path, paths):
         reading_now(path)
         with reading(path):
-            tables.append(_table(path, kind, expect))
-            if tables[-1].schema.names != tables[0].schema.names:
-                raise ValueError(f"other columns than those of {paths[0]}")
-    with reading(path):
-        table = pa.concat_tables(tables, promote_options="permissive")
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
+            table = _table(path, kind, expect)
+            with pa.ipc.new_stream(sink, table.schema) as stream:
+                stream.write_table(table)
     return sink.getvalue().to_pybytes()
 
 

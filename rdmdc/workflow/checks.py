@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeGuard
+
 from rdmdc import rates
 from rdmdc.models.training import Schedule
 from rdmdc.options import build
@@ -18,6 +20,11 @@ def check(config: Config) -> None:
     for kind, section in (("screen", "screens"), ("estimator", "estimators")):
         for name in config[section]:
             presets.chosen(config, kind, name, section)
+    for kind, section in (("screen", "screens"), ("attack", "attacks")):
+        if "none" in config[section]:
+            raise ConfigError(
+                f"{section}.none: the name none means that there is no {kind}; give it another"
+            )
     _check_labels(config)
     _check_training(config)
     for panel, methods in config["panels"].items():
@@ -59,15 +66,22 @@ def _check_training(config: Config) -> None:
     if config["pretrain"] is not None:
         pretrain = dict(config["pretrain"])
         epochs = pretrain.get("epochs")
-        if not isinstance(epochs, list) or not epochs or len(set(epochs)) < len(epochs):
+        if not _are_different(epochs):
             raise ConfigError("pretrain.epochs: list the epochs of each victim, each once")
         for number in epochs:
             build(Schedule, {**pretrain, "epochs": number}, "pretrain")
 
 
+def _are_different(values: object) -> TypeGuard[list[Any]]:
+    """True for a list of at least one value, each of them once."""
+    if not isinstance(values, list) or not values:
+        return False
+    return not any(value in values[:index] for index, value in enumerate(values))
+
+
 def _check_panel(config: Config, panel: str, methods: object) -> None:
     where = f"panels.{panel}"
-    if not isinstance(methods, list) or not methods or len(set(methods)) < len(methods):
+    if not _are_different(methods):
         raise ConfigError(f"{where}: list names of methods, each once")
     parts = []
     for name in methods:
@@ -140,7 +154,7 @@ def _check_condition(config: Config, name: str) -> None:
                     " compared; name a clean condition with the same keys"
                 )
         poisons = own["poisons"]
-        if poisons in (0, "0") or (isinstance(poisons, str) and rates.parse(poisons) == 0):
+        if (poisons if isinstance(poisons, int) else rates.parse(poisons)) <= 0:
             raise ConfigError(f"{where}.poisons: an attack poisons something; choose more than 0")
         strange = set(own["targets"] or []) - set(presets.target_seeds(config))
         if strange:

@@ -14,7 +14,7 @@ from typing import Any
 from rdmdc.models.augment import OPERATIONS
 from rdmdc.options import Rate, option
 
-OPTIONAL = {
+OPTIONAL: dict[str, Any] = {
     "targets": [],
     "pretrain": None,
     "attacks": {},
@@ -60,7 +60,8 @@ class Preset:
     )
     targets: tuple[int | Target, ...] = option(
         "seeds to draw a test image and an adversarial label from (§5.1: 0 to 4), or entries that"
-        " say which image and which label"
+        " say which image and which label",
+        at_least=0,
     )
     pretrain: Mapping[str, Any] | None = option("victims, for attacks that need them")
     attacks: Mapping[str, Any] = option("how poisons are crafted, by name")

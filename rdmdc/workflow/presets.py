@@ -116,8 +116,8 @@ def _condition(config: Config, name: str, entry: Any) -> dict[str, Any]:
 
 def entry(config: Config, section: str, name: str, where: str) -> Any:
     """An entry of a section; ConfigError names those that there are."""
-    if name not in config[section]:
-        near = get_close_matches(name, config[section], 1)
+    if not isinstance(name, str) or name not in config[section]:
+        near = get_close_matches(str(name), config[section], 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(
             f"{where}: no {section} entry is named {name!r}{hint} (there are"

@@ -47,7 +47,7 @@ rule table:
         options=lambda w: as_argument(job_options.table(config, w.table)),
         code=digest(f"{STAGES}.table"),
     shell:
-        "{PYTHON:q} -m rdmdc table --options {params.options:q} --code {params.code}"
+        "{PYTHON:q} -m rdmdc stage table --options {params.options:q} --code {params.code}"
         " --scores {input:q} --csv {output.csv:q} --markdown {output.markdown:q}"
         " --html {output.html:q} 2> {log:q}"
 
@@ -87,7 +87,7 @@ if config["figures"] is not None:
             options=as_argument({"preset": PRESET}),
             code=digest(f"{STAGES}.targets_figure"),
         shell:
-            "{PYTHON:q} -m rdmdc targets-figure --options {params.options:q} --code {params.code}"
+            "{PYTHON:q} -m rdmdc stage targets-figure --options {params.options:q} --code {params.code}"
             " --test {input.test:q} --targets {input.targets:q}"
             " --png {output.png:q} --svg {output.svg:q} 2> {log:q}"
 
@@ -111,7 +111,7 @@ if config["figures"] is not None:
             options=as_argument({"eps": presets.attack_of(config, config["figures"]["condition"]).values.get("eps")}),
             code=digest(f"{STAGES}.poisons_figure"),
         shell:
-            "{PYTHON:q} -m rdmdc poisons-figure --options {params.options:q} --code {params.code}"
+            "{PYTHON:q} -m rdmdc stage poisons-figure --options {params.options:q} --code {params.code}"
             " --train {input.train:q} --target {input.target:q} --poisons {input.poisons:q}"
             " --png {output.png:q} --svg {output.svg:q} 2> {log:q}"
 
@@ -141,7 +141,7 @@ if config["figures"] is not None:
             ),
             code=digest(f"{STAGES}.synthetic_figure"),
         shell:
-            "{PYTHON:q} -m rdmdc synthetic-figure --options {params.options:q} --code {params.code}"
+            "{PYTHON:q} -m rdmdc stage synthetic-figure --options {params.options:q} --code {params.code}"
             " --synthetic {input:q} --png {output.png:q} --svg {output.svg:q} 2> {log:q}"
 
 
@@ -162,7 +162,7 @@ if config["figures"] is not None:
             options=as_argument(job_options.table(config, config["figures"]["table"])),
             code=digest(f"{STAGES}.accuracy_asr_figure"),
         shell:
-            "{PYTHON:q} -m rdmdc accuracy-asr-figure --options {params.options:q}"
+            "{PYTHON:q} -m rdmdc stage accuracy-asr-figure --options {params.options:q}"
             " --code {params.code} --scores {input:q}"
             " --png {output.png:q} --svg {output.svg:q} 2> {log:q}"
 
@@ -186,7 +186,7 @@ rule provenance:
         options=as_argument({"preset": PRESET}),
         code=digest(f"{STAGES}.provenance_page"),
     shell:
-        "{PYTHON:q} -m rdmdc provenance-page --options {params.options:q} --code {params.code}"
+        "{PYTHON:q} -m rdmdc stage provenance-page --options {params.options:q} --code {params.code}"
         " --artifacts {input:q} --html {output:q} 2> {log:q}"
 
 

@@ -55,7 +55,7 @@ rule data:
         options=as_argument(job_options.data(config)),
         code=code_of("data", SOURCE),
     shell:
-        "{PYTHON:q} -m rdmdc data --options {params.options:q} --code {params.code}"
+        "{PYTHON:q} -m rdmdc stage data --options {params.options:q} --code {params.code}"
         " --train {output.train:q} --test {output.test:q} 2> {log:q}"
 
 
@@ -70,7 +70,7 @@ rule target:
         options=lambda w: as_argument(job_options.target(config, int(w.target))),
         code=code_of("target"),
     shell:
-        "{PYTHON:q} -m rdmdc target --options {params.options:q} --code {params.code}"
+        "{PYTHON:q} -m rdmdc stage target --options {params.options:q} --code {params.code}"
         " --test {input.test:q} --target {output:q} 2> {log:q}"
 
 
@@ -92,7 +92,7 @@ rule victim:
         options=lambda w: as_argument(job_options.victim(config, int(w.epochs))),
         code=code_of("victim", presets.network_of(config)),
     shell:
-        "{PYTHON:q} -m rdmdc victim --options {params.options:q} --code {params.code}"
+        "{PYTHON:q} -m rdmdc stage victim --options {params.options:q} --code {params.code}"
         " --checkpoint-minutes {MINUTES}"
         " --train {input.train:q} --weights {output:q} 2> {log:q}"
 
@@ -123,7 +123,7 @@ rule poison:
             presets.network_of(config, w.condition),
         ),
     shell:
-        "{PYTHON:q} -m rdmdc poison --options {params.options:q} --code {params.code}"
+        "{PYTHON:q} -m rdmdc stage poison --options {params.options:q} --code {params.code}"
         " --checkpoint-minutes {MINUTES}"
         " --train {input.train:q} --target {input.target:q} --victims {input.victims:q}"
         " --poisons {output.poisons:q} --trace {output.trace:q} 2> {log:q}"
@@ -159,7 +159,7 @@ rule screen:
             presets.network_of(config, presets.condition_of(w.case)),
         ),
     shell:
-        "{PYTHON:q} -m rdmdc screen --options {params.options:q} --code {params.code}"
+        "{PYTHON:q} -m rdmdc stage screen --options {params.options:q} --code {params.code}"
         " --checkpoint-minutes {MINUTES}"
         " --train {input.train:q} --poisons {input.poisons:q} --screening {output:q} 2> {log:q}"
 
@@ -216,7 +216,7 @@ for panel, methods in config["panels"].items():
             ),
             code=lambda w, panel=panel: condense_code(w, panel),
         shell:
-            "{PYTHON:q} -m rdmdc condense --options {params.options:q} --code {params.code}"
+            "{PYTHON:q} -m rdmdc stage condense --options {params.options:q} --code {params.code}"
             " --checkpoint-minutes {MINUTES}"
             " --train {input.train:q} --poisons {input.poisons:q}"
             " --screening {input.screening:q} --folder {params.folder:q} 2> {log:q}"
@@ -252,7 +252,7 @@ for panel, methods in config["panels"].items():
             ),
             code=code_of("evaluate", *EVALUATORS),
         shell:
-            "{PYTHON:q} -m rdmdc evaluate --options {params.options:q} --code {params.code}"
+            "{PYTHON:q} -m rdmdc stage evaluate --options {params.options:q} --code {params.code}"
             " --checkpoint-minutes {MINUTES}"
             " --test {input.test:q} --targets {input.targets:q} --folder {params.folder:q}"
             " 2> {log:q}"

@@ -27,10 +27,21 @@ SLICE = 64  # images whose weights' gradients are summed in one go: fixes the or
 class Sizes(Protocol):
     """What the kernels ask of a network: images (channels, side, side), blocks of ``width``."""
 
-    channels: int
-    side: int
-    width: int
-    depth: int
+    @property
+    def channels(self) -> int:
+        """Channels of an image."""
+
+    @property
+    def side(self) -> int:
+        """Side of an image."""
+
+    @property
+    def width(self) -> int:
+        """Channels of each block."""
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
 
     @property
     def padded(self) -> int:

@@ -15,8 +15,8 @@ from rdmdc.progress import Progress
 from rdmdc.storage.images import load_images, load_synthetic, load_target
 from rdmdc.storage.provenance import verified
 from rdmdc.storage.rows import save_rows
-from rdmdc.workflow.presets import condition_of
-from rdmdc.workflow.stages.job import begin, checkpoints, expect, network_of
+from rdmdc.workflow.stages.computing import checkpoints, network_of
+from rdmdc.workflow.stages.job import begin, expect
 
 PATHS = {"test": "one", "targets": "any", "folder": "one"}
 
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
                 if of == method
             ]
             rows = pd.concat(parts, ignore_index=True).assign(
-                condition=condition_of(options["case"]), run=options["run"], method=method
+                condition=options["case"].partition("/")[0], run=options["run"], method=method
             )
             inputs = {**provenance.inputs, str(path): hashes[str(path)]}
             kept = {key: value for key, value in options.items() if key != "methods"}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 
+import pandas as pd
+
 from rdmdc.reporting import tables
 from rdmdc.storage.provenance import Provenance
-from rdmdc.storage.rows import load_rows
+from rdmdc.storage.rows import load_all_rows
 from rdmdc.storage.writing import save_bytes
 
 PATHS = {"scores": "some", "csv": "one", "markdown": "one", "html": "one"}
@@ -16,7 +18,8 @@ def run(args: argparse.Namespace) -> None:
     """Scores to a table, as CSV, as Markdown and as a page."""
     options = args.options
     provenance = Provenance.begin(args.stage, options, args.code, args.scores)
-    made = tables.table(load_rows(args.scores, "scores"), options["rows"], options["reference"])
+    scores = pd.concat(load_all_rows(args.scores, "scores"), ignore_index=True)
+    made = tables.table(scores, options["rows"], options["reference"])
     texts = {
         args.csv: tables.csv(made),
         args.markdown: tables.markdown(made, options["title"], options["note"]),
