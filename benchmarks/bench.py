@@ -134,9 +134,7 @@ def crafting(side: str, attack: str, width: int, victims: int) -> Step:
     """The gradient of one step of an attack with 500 poisons."""
     train, network = train_split(), network_of(width)
     target = Target(0, 0, train.pixels[0], 0, 1)
-    trained = tuple(
-        running.to(network.draw(generator("victim", v)), "cpu") for v in range(victims)
-    )
+    trained = tuple(running.to(network.draw(generator("victim", v)), "cpu") for v in range(victims))
     indices = torch.arange(EACH, EACH + 500)
     values = train.pixels[indices].float()
     if side == "ours":

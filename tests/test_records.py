@@ -105,8 +105,16 @@ FAULTS = [
     (synthetic, {"inputs": torch.zeros(6, 3, 2, 4).double()}, "float64, not float32"),
     (synthetic, {"inputs": torch.zeros(6, 24)}, r"\(6, 24\), not N,C,H,W"),
     (synthetic, {"labels": torch.tensor([0, 1, 2])}, "as many labels"),
-    (synthetic, {"inputs": with_bad_pixel(float("nan"))}, "2 of 6 .* lower the condenser's learning_rate"),
-    (synthetic, {"inputs": with_bad_pixel(-float("inf"))}, "2 of 6 .* lower the condenser's learning_rate"),
+    (
+        synthetic,
+        {"inputs": with_bad_pixel(float("nan"))},
+        "2 of 6 .* lower the condenser's learning_rate",
+    ),
+    (
+        synthetic,
+        {"inputs": with_bad_pixel(-float("inf"))},
+        "2 of 6 .* lower the condenser's learning_rate",
+    ),
     (synthetic, {"labels": torch.tensor([0, 0, 1, 1, 1, 2])}, r"differ: \[2, 3, 1\]"),
     (synthetic, {"labels": torch.tensor([0, 0, 1, 1, 1, 1])}, r"differ: \[2, 4, 0\]"),
     (synthetic, {"labels": torch.tensor([0, 0, 1, 1, 3, 3])}, r"labels 0\.\.3 outside 0\.\.2"),
