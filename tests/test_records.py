@@ -123,9 +123,9 @@ FAULTS = [
     (synthetic, {"labels": torch.tensor([0, 1, 0, 1, 2, 2])}, "not sorted by class"),
     (synthetic, {"normalisation": Normalisation((0.5,), (0.5,))}, "1 normalisation means, 3 ch"),
     (screening, {"scores": torch.zeros(7)}, "scores are torch.float32 .* not float64"),
-    (screening, {"scores": torch.zeros(7, 1).double()}, r"of shape \(7, 1\), not float64 \(N,\)"),
+    (screening, {"scores": torch.zeros(7, 1).double()}, r"float64 \(7, 1\), not float64 \(N,\)"),
     (screening, {"kept": torch.ones(7)}, "kept is torch.float32 .* not bool like the scores"),
-    (screening, {"kept": torch.ones(6).bool()}, r"of shape \(6,\), not bool like the scores"),
+    (screening, {"kept": torch.ones(6).bool()}, r"bool \(6,\), not bool like the scores"),
     (screening, {"scores": torch.tensor([float("nan")] * 2 + [0] * 5).double()}, "2 scores are"),
     (screening, {"scores": torch.tensor([float("inf")] + [0] * 6).double()}, "1 scores are NaN or"),
 ]
