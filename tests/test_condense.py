@@ -152,9 +152,7 @@ def textbook(train, network, options, calibrate, seed, run):
     return synthetic.detach(), losses
 
 
-@pytest.mark.parametrize(
-    ("iterations", "name"), [(1, "mean"), *((3, name) for name in PLAIN)]
-)
+@pytest.mark.parametrize(("iterations", "name"), [(1, "mean"), *((3, name) for name in PLAIN)])
 def test_alg_3(run, train, network, name, iterations):
     options = replace(OPTIONS, iterations=iterations)
     poisons = poison([13, 15, 20], [1, 1, 1])

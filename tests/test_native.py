@@ -236,9 +236,7 @@ def test_memory_of_passes_that_overlap_is_apart():
     network = ConvNet(3, 8, 4, 16, 1)
     weights = weights_of(network)
     images = [images_of(network, 2, seed).requires_grad_() for seed in range(3)]
-    alone = [
-        torch.autograd.grad(embed(network, weights, x).square().sum(), x)[0] for x in images
-    ]
+    alone = [torch.autograd.grad(embed(network, weights, x).square().sum(), x)[0] for x in images]
     passes = [embed(network, weights, x).square().sum() for x in images]
     made = [torch.autograd.grad(of, x)[0] for of, x in zip(passes, images, strict=True)]
     assert all(torch.equal(a, b) for a, b in zip(alone, made, strict=True))

@@ -8,7 +8,6 @@ from rdmdc.datasets import targets
 from rdmdc.records import LabelledImages, Normalisation, RecordError
 
 
-
 @pytest.fixture(scope="module")
 def many():
     """A split of 1500 images in three classes; each image holds its index."""

@@ -140,13 +140,13 @@ def test_a_schedule_is_read_from_its_section():
 @pytest.mark.parametrize(
     ("name", "value", "fault"),
     [
-        ("epochs", -1, "-1 must be at least 0"),
-        ("batch", 0, "0 must be at least 1"),
-        ("learning_rate", 0, "0 must be above 0"),
-        ("momentum", 1.0, "1.0 must be below 1"),
-        ("weight_decay", -0.1, "-0.1 must be at least 0"),
+        ("epochs", -1, "-1 must be .*at least 0"),
+        ("batch", 0, "0 must be .*at least 1"),
+        ("learning_rate", 0, "0 must be .*above 0"),
+        ("momentum", 1.0, "1.0 must be .*below 1"),
+        ("weight_decay", -0.1, "-0.1 must be .*at least 0"),
         ("decay_after", "3/2", "'3/2' is outside 0..1"),
-        ("augmentation", ["color", "blur"], "must be one of"),
+        ("augmentation", ["color", "blur"], "'blur' must be .*one of identity, color"),
     ],
 )
 def test_a_schedule_that_cannot_be(name, value, fault):
