@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from kinds import KINDS, OPTIONS
 
 from rdmdc.checkpoints import NoCheckpoints
 from rdmdc.models import running
 from rdmdc.networks.convnet import ConvNet
 from rdmdc.records import LabelledImages, Normalisation, Target
+from rdmdc.storage.provenance import Provenance
 
 CLASSES = ("ant", "bee", "cat")
 NORMALISATION = Normalisation((0.5, 0.4, 0.6), (0.2, 0.3, 0.25))
@@ -69,3 +71,24 @@ def compiled():
         pytest.skip(f"cannot compile: {reason}")
     yield
     running.compiling(False, "cpu", None)
+
+
+@pytest.fixture
+def provenance(tmp_path):
+    """Of a job with one input, which lies with the artifacts in a folder as the workflow's are."""
+    folder = tmp_path / "target=3"
+    folder.mkdir()
+    (folder / "input").write_bytes(b"what it is made from")
+    return Provenance.begin("a stage", OPTIONS, "c0de", [folder / "input"])
+
+
+@pytest.fixture
+def saved(tmp_path, provenance):
+    """Saves the example of a kind; its path."""
+
+    def save(kind, name="artifact", record=None):
+        path = tmp_path / "target=3" / name
+        KINDS[kind][0](path, KINDS[kind][2] if record is None else record, provenance)
+        return path
+
+    return save

@@ -640,6 +640,8 @@ def test_a_checkpoint_is_of_all_that_decides_bits(world, tmp_path, monkeypatch, 
     assert main(words) == 1
     hashes = {str(world.folder / name): sha256(world.folder / name) for name in inputs}
     options, here = json.loads(words[3]), running.arithmetic("cpu")
+    if job == "evaluate":
+        here["compiled"] = {"convnet": False}
     own = {"stage": words[1], "options": options, "code": "c0de", "inputs": hashes}
     assert seen == [{**own, **here}]
     assert here.keys() == {"compiled", "precision", "threads", "torch", "processor"}
@@ -703,6 +705,35 @@ def test_compilation_that_cannot_be(world, tmp_path, capsys, monkeypatch, compil
 def test_compilation_of_an_odd_width(world, tmp_path, capsys):
     config = edited(CONFIG, ("compile", True))
     _says_why(world, tmp_path, capsys, config, "network.width 4 is no multiple of 16")
+
+
+def test_evaluation_notes_how_each_of_its_networks_runs(world, tmp_path, capsys, monkeypatch):
+    """What one machine's kernels computed is not resumed where they can't run; each reason once."""
+    identities = []
+
+    class Noting(JobCheckpoints):
+        def __init__(self, output, minutes, identity):
+            identities.append(identity)
+            super().__init__(output, minutes, identity)
+
+    monkeypatch.setattr(computing, "JobCheckpoints", Noting)
+    monkeypatch.setenv("CC", "cc-of-mine")
+    networks = {"convnet": {"width": 16, "depth": 2}, "mlp": {"hidden": 4}}
+    config = edited(
+        CONFIG,
+        ("compile", True),
+        ("networks", networks),
+        ("evaluate.networks", dict.fromkeys(networks, 1)),
+    )
+    made = tmp_path / "made"
+    shutil.copytree(world.folder, made)
+    compiled.library.cache_clear()
+    assert main(jobs(config, made, tmp_path)["evaluate"]) == 0
+    assert identities[0]["compiled"] == {"convnet": False, "mlp": True}
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("compile: ")]
+    assert len(said) == 1
+    compiled.library.cache_clear()
+    running.compiling(False, "cpu", None)
 
 
 def _says_why(world, folder, capsys, config, reason):

@@ -7,15 +7,15 @@ import pytest
 
 from rdmdc.errors import ArtifactError
 from rdmdc.reporting import lineage
-from rdmdc.storage import artifacts
 from rdmdc.storage.provenance import Provenance, sha256, sidecar_of
+from rdmdc.storage.writing import save_bytes
 
 IMAGES, SCORES, TABLE = Path("cifar.parquet"), Path("results/a.parquet"), Path("results/t.csv")
 FIGURE = Path("results/f.svg")
 
 
 def save(path, written, *made_from, **options):
-    artifacts.save_bytes(path, written, Provenance.begin("a stage", options, "c0de", made_from))
+    save_bytes(path, written, Provenance.begin("a stage", options, "c0de", made_from))
 
 
 @pytest.fixture

@@ -46,13 +46,20 @@ def network_of(
     return network
 
 
-def checkpoints(args: argparse.Namespace, provenance: Provenance, output: Path) -> JobCheckpoints:
-    """The job's checkpoints beside an output; only what decides the same bits resumes one."""
+def checkpoints(
+    args: argparse.Namespace, provenance: Provenance, output: Path, **more: Any
+) -> JobCheckpoints:
+    """The job's checkpoints beside an output; only what decides the same bits resumes one.
+
+    Call it when the job's networks are made, since how they run is part of that; ``more`` is what
+    else is.
+    """
     identity = {
         "stage": provenance.stage,
         "options": provenance.options,
         "code": provenance.code,
         "inputs": provenance.inputs,
         **running.arithmetic(args.options["device"]),
+        **more,
     }
     return JobCheckpoints(output, args.checkpoint_minutes, identity)
