@@ -587,7 +587,8 @@ def test_exit_code_of_the_process(world, tmp_path):
     run = subprocess.run([sys.executable, "-m", "rdmdc", *words], capture_output=True, text=True)
     assert run.returncode == 1
     assert run.stderr == (
-        f"rdmdc stage target: {tmp_path}/nothing.safetensors: no such file; run snakemake to make it\n"
+        f"rdmdc stage target: {tmp_path}/nothing.safetensors: no such file;"
+        " run snakemake to make it\n"
     )
 
 
@@ -598,8 +599,14 @@ def test_exit_code_of_the_process(world, tmp_path):
         (["stage"], "required: STAGE"),
         (["mend"], "invalid choice: 'mend'"),
         (["stage", "target", "--options", "{}", "--test", "x"], "required: --target"),
-        (["stage", "target", "--options", "{", "--test", "x", "--target", "y"], "argument --options"),
-        (["stage", "table", "--options", "{}", "--csv", "x", "--markdown", "y"], "required: --scores"),
+        (
+            ["stage", "target", "--options", "{", "--test", "x", "--target", "y"],
+            "argument --options",
+        ),
+        (
+            ["stage", "table", "--options", "{}", "--csv", "x", "--markdown", "y"],
+            "required: --scores",
+        ),
         (
             ["stage", "evaluate", "--options", "{}", "--test", "x", "--folder", "y"],
             "required: --checkpoint-minutes",
