@@ -357,6 +357,22 @@ def test_a_batch_larger_than_what_a_screening_keeps(run, train):
         run(screening=screening)
 
 
+def test_a_class_is_estimated_with_draws_of_its_own(run, monkeypatch):
+    """By seed, run, iteration and class, whatever block of classes it is in."""
+    seeds = []
+
+    @plugins.estimator()
+    def noting(vectors, generators, options):
+        """Note the generators' seeds."""
+        seeds.extend(g.initial_seed() for g in generators)
+        return Estimate(vectors.mean(1), None)
+
+    monkeypatch.setitem(module.REAL_BLOCK, "cpu", 20)
+    run({"noting": Calibration(noting, None)}, run=2, iterations=2, log_every=9)
+    expected = [(5, "condense", 2, number, "estimate", c) for number in range(2) for c in range(3)]
+    assert seeds == [generator(*purpose).initial_seed() for purpose in expected]
+
+
 # --- across classes --------------------------------------------------------------------------
 
 

@@ -137,8 +137,10 @@ def replacing(old, new):
 COMPUTING = ("victim:*", "poison:*", "screen:*", "condense:*", "evaluate:*")
 CONVNET = ("victim:convnet", "evaluate:convnet")
 SORTING = ("condense:*:median", "condense:*:trimmed_mean")
-TRAINING = ("screen:spectral_signatures",)
-PROJECTING = ("screen:contrastive*",)
+TRAINING = tuple(
+    f"screen:{name}" for name in ("spectral_signatures", "activation_clustering", "deep_knn")
+)
+PROJECTING = tuple(f"screen:{name}" for name in ("contrastive*", "density", "quantum_entropy"))
 CONTRAST = (*PROJECTING, "condense:*:contrastive_mean")
 FIGURES = ("*_figure",)
 TABLES = ("table", "accuracy_asr_figure")
@@ -193,7 +195,10 @@ SHOWS = {  # file, edit, jobs that reach it
     "attacks/gradient_matching.py": (altering("gradient_matching"), ["poison:gradient_matching"]),
     "screens/screening.py": (altering("keep_without_top"), ["screen:*"]),
     "screens/projecting.py": (altering("project"), [*PROJECTING]),
-    "screens/minorities.py": (altering("otsu"), ["screen:contrastive_minorities"]),
+    "screens/minorities.py": (
+        altering("otsu"),
+        ["screen:contrastive_minorities", "screen:activation_clustering"],
+    ),
     "screens/oracle.py": (altering("oracle"), ["screen:oracle"]),
     "estimators/estimate.py": (altering("mean_without_top"), ["condense:*"]),
     "estimators/sorting.py": (altering("sort_samples"), [*SORTING]),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import outside
 import pytest
+import scale
 
 from rdmdc import plugins
 from rdmdc.plugins import KINDS, PluginError, get, load
@@ -189,6 +191,16 @@ def test_a_placeholder_loads_its_package_at_the_first_use():
         "assert real.Decimal is decimal.Decimal\n"
     )
     assert python(code) == "2\n"
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_2500_cells_costs_seconds():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    scale.dry_run(2500)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert (
+        after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
+    )  # of a processor
 
 
 # --- other packages' -------------------------------------------------------------------------

@@ -44,6 +44,7 @@ class DigestError(InputError):
     """A module that cannot be found."""
 
 
+@cache
 def digest(*modules: str) -> str:
     """Hash (16 hex digits) of all code that these modules reach by imports."""
     hashed = hashlib.sha256()
