@@ -35,6 +35,9 @@ STAGES = {
 }
 """The stages, each a module of rdmdc.workflow.stages that is imported when it is called."""
 
+OWN_DATA = {"audit": "audit_command", "condense": "condense_command"}
+"""Commands for people with a data set, and their modules in rdmdc.owndata."""
+
 LONG = {"victim", "poison", "screen", "condense", "evaluate"}
 """Stages that save checkpoints."""
 
@@ -51,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="rdmdc", description=(__doc__ or "").split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in OWN_DATA.items():
+        _add_own(commands, name, module)
     check = commands.add_parser("verify", help="check results against their sidecars")
     check.add_argument("folder", type=_folder)
     check.set_defaults(run=_verify)
@@ -74,6 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 1
     return code or 0
+
+
+def _add_own(commands: Any, name: str, module: str) -> None:
+    """Add a command for people with a data set; its module is cheap to import."""
+    command = import_module(f"rdmdc.owndata.{module}")
+    parser = commands.add_parser(name, help=command.HELP, description=command.DESCRIPTION)
+    command.add_arguments(parser)
 
 
 def _add_stages(commands: Any, words: Sequence[str]) -> None:

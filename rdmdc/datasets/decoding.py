@@ -59,6 +59,21 @@ def load(options: Mapping[str, Any]) -> tuple[LabelledImages, LabelledImages]:
     )
 
 
+def load_training(options: Mapping[str, Any]) -> LabelledImages:
+    """The training split alone, as `load` returns it; the source needs no images of a test split.
+
+    Raises DatasetError.
+    """
+    source, chosen = source_of(options)
+    train, _ = source(chosen)
+    names = tuple(options["classes"] or train.class_names)
+    limits = options["per_class"] or {"train": None}
+    rows, labels = _chosen(train, names, limits["train"], "train")
+    pixels = _decoded(train, rows, MODES[options["color"]], options["size"])
+    shared = normalisation(pixels, options["normalisation"], train.place)
+    return LabelledImages(torch.from_numpy(pixels), labels, names, shared)
+
+
 def source_of(options: Mapping[str, Any]) -> tuple[plugins.Plugin, Any]:
     """The source that the config's section ``dataset`` names, and the source's own options."""
     source = plugins.get("source", options["source"], "dataset.source")

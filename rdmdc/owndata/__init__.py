@@ -1,0 +1,1 @@
+"""Front door for people with a data set: audit it, condense it, hand the result on."""
