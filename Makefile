@@ -30,7 +30,7 @@ report: $(VENV)/installed
 	  --report report.html --report-after-run --report-stylesheet workflow/report/style.css "$$@"
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 # everything that reads the code without running it; the pre-commit hook calls this too
 lint: $(VENV)/installed

@@ -22,28 +22,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rdmdc.attacks import crafting as attacks
-from rdmdc.models import running as networks
-from rdmdc.attacks.crafting import Crafting, Scene
-from rdmdc.models.augment import Draw, augment, draw
+from rdmdc.attacks.crafting import Crafting, Scene, differentiate
+from rdmdc.attacks.dm_poison import dm_objective
+from rdmdc.attacks.gradient_matching import gradient_matching_objective, target_gradients
 from rdmdc.checkpoints import NoCheckpoints
-from rdmdc.condensers.dm import Condensation, condense
-from rdmdc.models.running import ConvNet
+from rdmdc.condensers.dm import Options, dm
+from rdmdc.condensers.task import Calibration, Task
+from rdmdc.estimators import spectral_mean as spectral
+from rdmdc.estimators.estimate import Drop
+from rdmdc.estimators.mean import mean
+from rdmdc.estimators.median import median
+from rdmdc.estimators.trimmed_mean import trimmed_mean
+from rdmdc.estimators.truncated_mean import truncated_mean
+from rdmdc.models import running
+from rdmdc.models.augment import Draw, augment, draw
+from rdmdc.models.training import Schedule, fit
+from rdmdc.networks.convnet import ConvNet
 from rdmdc.randomness import generator
 from rdmdc.records import LabelledImages, Normalisation, Target
-from rdmdc.models.training import Schedule, fit
+from rdmdc.training_data import TrainingData
 
 CLASSES, SIDE, EACH = 10, 32, 1000
 STRATEGY = ("color", "crop", "cutout", "flip", "scale", "rotate")
 ITERATIONS = 2  # of condensation in a step, so that what a run does once weighs little
 K = 77  # ⌈3/10 · 256⌉
-DROP = {"drop": "3/10"}
+DROP = Drop(drop="3/10")
 PANEL = {
-    "dm": {"function": "mean"},
-    "median": {"function": "median"},
-    "trimmed": {"function": "trimmed_mean", **DROP},
-    "truncated": {"function": "truncated_mean", **DROP},
-    "rdm_dc": {"function": "spectral_mean", "power_iterations": 10, **DROP},
+    "dm": Calibration(mean, None),
+    "median": Calibration(median, None),
+    "trimmed": Calibration(trimmed_mean, DROP),
+    "truncated": Calibration(truncated_mean, DROP),
+    "rdm_dc": Calibration(
+        spectral.spectral_mean, spectral.Options(drop="3/10", power_iterations=10)
+    ),
 }
 BOOK = (
     textbook.mean,
@@ -88,22 +99,18 @@ def condensation(side: str, width: int, ipc: int, batch: int, names: list[str]) 
     """One iteration of condensation with some estimators, on either side."""
     train, network = train_split(), network_of(width)
     if side == "ours":
-        options = Condensation(ipc, batch, ITERATIONS, 1.0, 0.5, "noise", 10**6)
-        panel = {name: PANEL[name] for name in names}
-        return partial(
-            condense,
-            train,
-            None,
-            network,
-            STRATEGY,
-            options,
-            panel,
-            0,
-            0,
-            "cpu",
-            quiet,
-            NoCheckpoints(),
+        options = Options(
+            ipc=ipc,
+            batch=batch,
+            iterations=ITERATIONS,
+            learning_rate=1.0,
+            momentum=0.5,
+            initialisation="noise",
+            log_every=10**6,
         )
+        panel = {name: PANEL[name] for name in names}
+        task = Task(TrainingData(train), network, STRATEGY, panel, 0, 0, "cpu")
+        return partial(dm, task, options, quiet, NoCheckpoints())
     normalised = train.normalisation.normalise(train.pixels)
     sets = [torch.randn(CLASSES * ipc, 3, SIDE, SIDE) for _ in names]
 
@@ -127,20 +134,26 @@ def crafting(side: str, attack: str, width: int, victims: int) -> Step:
     """The gradient of one step of an attack with 500 poisons."""
     train, network = train_split(), network_of(width)
     target = Target(0, 0, train.pixels[0], 0, 1)
-    trained = tuple(
-        networks.to(network.draw(generator("victim", v)), "cpu") for v in range(victims)
-    )
+    trained = tuple(running.to(network.draw(generator("victim", v)), "cpu") for v in range(victims))
     indices = torch.arange(EACH, EACH + 500)
     values = train.pixels[indices].float()
     if side == "ours":
         scene = Scene(train, target, network, trained, 500, 0, "cpu")
-        options = Crafting(64, 1.0, 1, 1, "sign_adam", 1, STRATEGY)
-        if attack == "dm":
-            objective = partial(attacks.dm_objective, scene, options)
+        options = Crafting(
+            eps=64,
+            step=1.0,
+            restarts=1,
+            iterations=1,
+            optimiser="sign_adam",
+            scoring_draws=1,
+            augmentation=STRATEGY,
+        )
+        if attack == "dm_poison":
+            objective = partial(dm_objective, scene, options)
         else:
-            wanted = attacks.target_gradients(scene)
-            objective = partial(attacks.gradient_matching_objective, scene, options, wanted)
-        return lambda: attacks._differentiate(objective, values, (0,))
+            wanted = target_gradients(scene)
+            objective = partial(gradient_matching_objective, scene, options, wanted)
+        return lambda: differentiate(objective, values, (0,))
     normalise = train.normalisation.normalise
     books = [textbook.ConvNet(weights, frozen=False) for weights in trained]
     wanted = []
@@ -149,10 +162,10 @@ def crafting(side: str, attack: str, width: int, victims: int) -> Step:
         wanted.append(torch.autograd.grad(loss, list(book.parameters())))
 
     def step() -> None:
-        count = 1 if attack == "dm" else len(values)
+        count = 1 if attack == "dm_poison" else len(values)
         drawn = draw(STRATEGY, count, generator("augment"), shared=True)
         inputs = normalise(values)
-        if attack == "dm":
+        if attack == "dm_poison":
             book = textbook.ConvNet(network.draw(generator("network")), frozen=True)
             seen = augment(torch.cat([normalise(target.pixels[None]), inputs])[None], drawn)[0]
             textbook.dm_poison_gradient(book, seen[0], seen[1:])
@@ -169,7 +182,16 @@ def training(side: str, width: int, images: int) -> Step:
     inputs = torch.randn(images, 3, SIDE, SIDE)
     labels = torch.arange(CLASSES).repeat_interleave(images // CLASSES)
     if side == "ours":
-        schedule = Schedule(1, 256, 0.01, 0.9, False, 5e-4, "1", STRATEGY)
+        schedule = Schedule(
+            epochs=1,
+            batch=256,
+            learning_rate=0.01,
+            momentum=0.9,
+            nesterov=False,
+            weight_decay=5e-4,
+            decay_after="1",
+            augmentation=STRATEGY,
+        )
         return partial(
             fit,
             network,
@@ -197,10 +219,10 @@ def training(side: str, width: int, images: int) -> Step:
 def convolution(side: str) -> Step:
     """2560 embeddings at width 128; the other side is conv2d alone, in its best memory order."""
     network = network_of(128)
-    weights = networks.to(network.draw(generator("network")), "cpu")
+    weights = running.to(network.draw(generator("network")), "cpu")
     if side == "ours":
         inputs = torch.randn(2560, 3, SIDE, SIDE)
-        return partial(networks.embed_all, network, weights, inputs)
+        return partial(running.embed_all, network, weights, inputs)
     blocks = []
     for b, (channels, side_) in enumerate(((3, 32), (128, 16), (128, 8))):
         inputs = torch.randn(16, channels, side_, side_)
@@ -263,7 +285,7 @@ WORKS = [
     ),
     Work(
         "DM poisoning step, P 500, width 128",
-        partial(crafting, attack="dm", width=128, victims=0),
+        partial(crafting, attack="dm_poison", width=128, victims=0),
         2.5,
         4,
     ),
@@ -303,7 +325,8 @@ def worker(side: str, threads: int, pipe: Connection) -> None:
         kind, index = order
         if kind == "set up":
             compiled = side == "ours" or WORKS[index].step is filtering
-            if reason := networks.compiling(compiled, "cpu", 16, WORKS[index].precision):
+            network, precision = network_of(128), WORKS[index].precision
+            if reason := running.compiling(compiled, "cpu", network, precision):
                 raise SystemExit(f"bench: {reason}")
             step = WORKS[index].step(side)
             step()

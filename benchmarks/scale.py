@@ -20,13 +20,16 @@ import pandas as pd
 import torch
 import yaml
 
-from rdmdc.models import running as networks
-from rdmdc.storage import artifacts
-from rdmdc.storage.artifacts import Provenance
 from rdmdc.checkpoints import NoCheckpoints
-from rdmdc.condensers.dm import Condensation, condense
-from rdmdc.models.running import ConvNet
+from rdmdc.condensers.dm import Options, dm
+from rdmdc.condensers.task import Calibration, Task
+from rdmdc.estimators.mean import mean
+from rdmdc.models import running
+from rdmdc.networks.convnet import ConvNet
 from rdmdc.records import LabelledImages, Normalisation
+from rdmdc.storage.images import load_images, save_images
+from rdmdc.storage.provenance import Provenance
+from rdmdc.training_data import TrainingData
 
 ROOT = Path(__file__).parent.parent
 STRATEGY = ("color", "crop", "cutout", "flip", "scale", "rotate")
@@ -49,27 +52,27 @@ def quiet(done: int, total: int, loss: float) -> None:
 def point(sizes: dict[str, int], threads: int) -> dict[str, float]:
     """Seconds an iteration and the peak of this process's own memory, files' maps left out."""
     torch.set_num_threads(threads)
-    if reason := networks.compiling(True, "cpu", sizes["width"]):
-        raise SystemExit(f"bench-scale: {reason}")
     classes, side = sizes["classes"], sizes["side"]
+    network = ConvNet(3, side, classes, sizes["width"], 4 if side == 64 else 3)
+    if reason := running.compiling(True, "cpu", network):
+        raise SystemExit(f"bench-scale: {reason}")
     each = max(sizes["batch"], sizes["images"] // classes)
     with tempfile.TemporaryDirectory(dir=".") as folder:
-        path = Path(folder, "train.arrow")
+        path = Path(folder, "train.safetensors")
         writer = multiprocessing.get_context("spawn").Process(
             target=_write, args=(path, classes, each, side)
         )
         writer.start()
         writer.join()
-        train = artifacts.load_images(path)
+        train = load_images(path)
         before = _anonymous()
-        network = ConvNet(3, side, classes, sizes["width"], 4 if side == 64 else 3)
+        options = Options(sizes["ipc"], sizes["batch"], 1, 1.0, 0.5, "noise", 10)
+        methods = {"dm": Calibration(mean, None)}
         seconds = []
         for run in range(4):
-            options = Condensation(sizes["ipc"], sizes["batch"], 1, 1.0, 0.5, "noise", 10)
-            panel = {"dm": {"function": "mean"}}
-            where = (0, run, "cpu", quiet, NoCheckpoints())
             start = time.perf_counter()
-            condense(train, None, network, STRATEGY, options, panel, *where)
+            task = Task(TrainingData(train), network, STRATEGY, methods, 0, run, "cpu")
+            dm(task, options, quiet, NoCheckpoints())
             seconds.append(time.perf_counter() - start)
         return {
             "seconds": statistics.median(seconds[1:]),
@@ -95,11 +98,11 @@ def _write(path: Path, classes: int, each: int, side: int) -> None:
     names = tuple(f"class {c}" for c in range(classes))
     split = LabelledImages(pixels, labels, names, Normalisation((0.5,) * 3, (0.25,) * 3))
     provenance = Provenance("bench-scale", {}, "", {}, time.monotonic())
-    artifacts.save_images(path, split, provenance)
+    save_images(path, split, provenance)
 
 
 def dry_run(cells: int) -> float:
-    """Seconds of Snakemake's dry run of a preset with so many cells (targets × instances)."""
+    """Seconds of Snakemake's dry run of a preset with so many cells (targets × methods)."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     config["preset"] = "scale"
     config["conditions"] = {name: config["conditions"][name] for name in ("clean", "dm_112")}
@@ -107,7 +110,7 @@ def dry_run(cells: int) -> float:
     for condition in config["conditions"].values():
         condition["panels"] = ["five"]
     config["tables"] = {"table2": config["tables"]["table2"]}
-    config["tables"]["table2"]["rows"][0]["estimators"].remove("random")
+    config["tables"]["table2"]["rows"][0]["methods"] = config["panels"]["five"]
     config["targets"] = list(range(cells // 5))
     with tempfile.TemporaryDirectory() as folder:
         preset = Path(folder, "scale.yaml")

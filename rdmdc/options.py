@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, NewType
 
 from rdmdc import rates
@@ -56,7 +57,8 @@ def option(
     return dataclasses.field(metadata={"text": text, "unit": unit, **stated})
 
 
-def fields(options: type | None) -> dict[str, tuple[Any, Mapping[str, Any]]]:
+@cache
+def fields(options: type | None) -> Mapping[str, tuple[Any, Mapping[str, Any]]]:
     """Each field's type and metadata, by name; none for a plug-in without options."""
     if options is None:
         return {}

@@ -261,7 +261,7 @@ class SyntheticSet:
         _require(
             not bool(bad.any()),
             f"{int(bad.sum())} of {len(bad)} synthetic images hold NaN or infinity:"
-            " lower condense.learning_rate",
+            " lower the condenser's learning_rate",
         )
         _require(
             self.labels.dtype == torch.int64,

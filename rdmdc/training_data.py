@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 
 from rdmdc.records import LabelledImages, Normalisation, PoisonSet, RecordError, Screening
@@ -35,7 +37,7 @@ class TrainingData:
             everything[start:end]
             if screening is None
             else everything[start:end][screening.kept[start:end]]
-            for start, end in zip(starts, starts[1:], strict=False)
+            for start, end in pairwise(starts)
         ]
 
     @property

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from rdmdc.condensers.deviation import trace_rows
-from rdmdc.estimators.means import spectral_mean
-from rdmdc.models import running as networks
+from rdmdc.estimators.spectral_mean import Options, spectral_mean
+from rdmdc.models import running
 from rdmdc.models.augment import augment, draw
-from rdmdc.models.running import ConvNet
+from rdmdc.networks.convnet import ConvNet
 from rdmdc.randomness import generator
-from rdmdc.storage import artifacts
+from rdmdc.storage.images import load_images, load_poisons
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reproduction" / "deviation"
 STRATEGY = ("color", "crop", "cutout", "flip", "scale", "rotate")
@@ -36,6 +36,7 @@ MANY_ITERATIONS = 100  # enough to find the top direction of every batch of Gaus
 LEMMA = 2665 / 576  # what α must exceed
 BATCH = 256
 SHOWN = 64  # of the squared distances of Gaussians' means, in the figure against ε and D
+WIDTHS = (32, 64, 128)  # of the ConvNet, on real poisons
 REPEATS = 10  # batches, or networks with a batch each
 
 
@@ -46,9 +47,10 @@ def measured(
     embeddings = torch.cat([clean, poisons])[None]
     poisoned = torch.arange(embeddings.shape[1])[None] >= len(clean)
     generators = [generator(*purpose, "estimate")]
+    options = Options(drop=f"{3 * rate}/100", power_iterations=iterations)
 
     def estimator(classes: Any, batch: Tensor) -> Any:
-        return spectral_mean(batch, generators, drop=f"{3 * rate}/100", power_iterations=iterations)
+        return spectral_mean(batch, generators, options)
 
     (row,) = trace_rows(embeddings, poisoned, estimator([0], embeddings), [0], estimator)
     return row
@@ -82,10 +84,10 @@ def gaussian_rows(
 def real_rows(results: Path, widths: tuple[int, ...], repeats: int) -> Iterator[dict[str, Any]]:
     """Poisons of a preset beside clean images of their class, in embeddings by random networks
     under the real images' augmentation. A row a network, poison set, width and ε."""
-    train = artifacts.load_images(results / "data" / "train.arrow")
+    train = load_images(results / "data" / "train.safetensors")
     channels, side = train.pixels.shape[1], train.pixels.shape[2]
-    for path in sorted(results.glob("*/target=*/poisons.parquet")):
-        poison = artifacts.load_poisons(path, train=train)
+    for path in sorted(results.glob("*/target=*/poisons.safetensors")):
+        poison = load_poisons(path, train=train)
         case = path.parent.relative_to(results)
         label = int(poison.labels[0])
         if (poison.labels != label).any():
@@ -97,12 +99,12 @@ def real_rows(results: Path, widths: tuple[int, ...], repeats: int) -> Iterator[
             purpose = ("deviation", "real", width, repeat)
             draws = generator(*purpose)
             network = ConvNet(channels, side, len(train.class_names), width, 3)
-            weights = networks.to(network.draw(draws), "cpu")
+            weights = running.to(network.draw(draws), "cpu")
             drawn = draw(STRATEGY, 1, draws, shared=True)
             chosen = members[torch.randperm(len(members), generator=draws)[: 4 * BATCH]]
             pixels = torch.cat([train.pixels[chosen], poison.pixels])
             inputs = augment(train.normalisation.normalise(pixels)[None], drawn)[0]
-            embeddings = networks.embed_all(network, weights, inputs)
+            embeddings = running.embed_all(network, weights, inputs)
             clean, poisons = embeddings[: len(chosen)], embeddings[len(chosen) :]
             gap = float((clean.mean(0) - poisons.mean(0)).square().sum())
             spread = max(map(_top_variance, (clean, poisons)))
@@ -210,8 +212,8 @@ def main() -> None:
         rows = gaussian_rows((128, 512, 2048), gaps, REPEATS)
         table = means(rows, ["features", "gap", "rate", "power_iterations"])
     else:
-        networks.compiling(True, "cpu", 32)
-        rows = real_rows(args.results, (32, 64, 128), REPEATS)
+        running.compiling(True, "cpu", ConvNet(3, 32, 10, WIDTHS[0], 3))
+        rows = real_rows(args.results, WIDTHS, REPEATS)
         table = means(rows, ["condition", "target", "width", "features", "rate"])
     table.to_csv(paths[args.command], index=False, float_format="%.5g", lineterminator="\n")
 

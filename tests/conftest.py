@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from kinds import KINDS, OPTIONS
 
 from rdmdc.checkpoints import NoCheckpoints
 from rdmdc.models import running
 from rdmdc.networks.convnet import ConvNet
 from rdmdc.records import LabelledImages, Normalisation, Target
+from rdmdc.storage.provenance import Provenance
 
 CLASSES = ("ant", "bee", "cat")
 NORMALISATION = Normalisation((0.5, 0.4, 0.6), (0.2, 0.3, 0.25))
@@ -63,9 +65,30 @@ def never():
 
 @pytest.fixture
 def compiled():
-    """Networks of 16 channels and more run by convnet.c for a test, skipped where they cannot."""
-    network = ConvNet(channels=3, side=8, classes=3, width=16, depth=1)
-    if reason := running.compiling(True, "cpu", network):
+    """ConvNets of a width of 16 or more run on the kernels in C; skipped where they cannot."""
+    wide = ConvNet(channels=3, side=8, classes=3, width=16, depth=2)
+    if reason := running.compiling(True, "cpu", wide):
         pytest.skip(f"cannot compile: {reason}")
     yield
-    running.compiling(False, "cpu", network)
+    running.compiling(False, "cpu", None)
+
+
+@pytest.fixture
+def provenance(tmp_path):
+    """Of a job with one input, which lies with the artifacts in a folder as the workflow's are."""
+    folder = tmp_path / "target=3"
+    folder.mkdir()
+    (folder / "input").write_bytes(b"what it is made from")
+    return Provenance.begin("a stage", OPTIONS, "c0de", [folder / "input"])
+
+
+@pytest.fixture
+def saved(tmp_path, provenance):
+    """Saves the example of a kind; its path."""
+
+    def save(kind, name="artifact", record=None):
+        path = tmp_path / "target=3" / name
+        KINDS[kind][0](path, KINDS[kind][2] if record is None else record, provenance)
+        return path
+
+    return save

@@ -125,10 +125,10 @@ class Specimen:
 
 def readers():
     """Name to a function of a folder that makes the specimen."""
-    import test_artifacts
+    import kinds
 
     return {
-        **{kind: lambda folder, kind=kind: artifact(kind, folder) for kind in test_artifacts.KINDS},
+        **{kind: lambda folder, kind=kind: artifact(kind, folder) for kind in kinds.KINDS},
         "sidecar": sidecar,
         "parquet data": parquet,
         "embedded data": embedded,
@@ -139,9 +139,9 @@ def readers():
 
 
 def artifact(kind, folder):
-    from test_artifacts import KINDS, OPTIONS, bits
+    from kinds import KINDS, OPTIONS, bits
 
-    from rdmdc.storage.artifacts import Provenance
+    from rdmdc.storage.provenance import Provenance
 
     save, load, record = KINDS[kind]
     save(folder / kind, record, Provenance("a stage", OPTIONS, "c0de", {}, 0.0))
@@ -150,7 +150,7 @@ def artifact(kind, folder):
 
 def sidecar(folder):
     """The sidecar of a target; what the artifact and its inputs are compared with."""
-    from test_artifacts import KINDS, OPTIONS
+    from kinds import KINDS, OPTIONS
 
     from rdmdc.storage import provenance
 

@@ -21,23 +21,26 @@ from test_command_line import CONFIG, POISONED, argv, edited, jobs
 
 from rdmdc.__main__ import main
 from rdmdc.storage import job_checkpoints as checkpoints
-from rdmdc.workflow import presets as conditions
-from rdmdc.workflow import stages  # noqa: F401 once, before the forks
+from rdmdc.workflow import job_options, presets
+from rdmdc.workflow.stages import condense, evaluate, poison, screen, victim  # noqa: F401 too
 
 ALWAYS, NEVER = "1e-9", "1e9"  # minutes
 STAGES = {
     "pretrain": "victim 6",
-    "dm": "poison",
+    "dm poison": "poison",
     "gradient matching": "gradient matching",
-    "condense": "synthetic",
-    "evaluate": "scores",
+    "screen": "screen",
+    "condense": "condense",
+    "evaluate": "evaluate",
 }
 SETTINGS = edited(
     CONFIG,
-    ("network", {"width": 16, "depth": 2}),
+    ("networks", {"convnet": {"width": 16, "depth": 2}, "mlp": {"hidden": 16}}),
+    ("evaluate.networks", {"convnet": 2, "mlp": 1}),
     ("compile", True),
-    ("condense.iterations", 24),
-    ("attacks.dm.iterations", 10),
+    ("condensers.dm.iterations", 24),
+    ("screens.contrastive.networks", 24),
+    ("attacks.dm_poison.iterations", 10),
     ("attacks.gradient_matching.iterations", 10),
     ("evaluate.epochs", 5),
     ("evaluate.batch", 4),
@@ -204,7 +207,7 @@ class Job:
 def all_jobs(made, out):
     found = jobs(SETTINGS, made, out)
     train, weights = made / "data/train.safetensors", out / "victims/epochs=6.safetensors"
-    options = conditions.pretrain_options(SETTINGS, 6)
+    options = job_options.victim(presets.complete(SETTINGS), 6)
     found["victim 6"] = argv("victim", options, train=train, weights=weights)
     return found
 
@@ -225,7 +228,7 @@ def killed(name, folder, kills):
 if __name__ == "__main__":
     folder, kills = Path(sys.argv[1]).resolve(), int(sys.argv[2])
     made = folder / "made"
-    for job in ("data", "target", "victim 0", "victim 1", "poison", "synthetic"):
+    for job in ("data", "target", "victim 0", "victim 1", "poison", "screen", "condense"):
         code = finish(fork(all_jobs(made, made)[job], folder / "log", NEVER))
         assert code == 0, (folder / "log").read_text()
     for name in STAGES:

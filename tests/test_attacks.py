@@ -1,6 +1,7 @@
 """Attacks: the bound, the loop, which restart is kept, what is poisoned, and each objective
 against a plain float64 computation of its equation."""
 
+import dataclasses
 from dataclasses import replace
 from functools import partial
 
@@ -10,10 +11,16 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rdmdc.attacks import crafting as attacks
-from rdmdc.attacks.crafting import Crafting, Scene
+from rdmdc import plugins
+from rdmdc.attacks.adaptive_dm import adaptive_objective
+from rdmdc.attacks.crafting import Crafting, Scene, choose, craft, score_on_common_draws
+from rdmdc.attacks.dm_poison import dm_objective
+from rdmdc.attacks.graded_dm import graded_objective
+from rdmdc.attacks.gradient_matching import gradient_matching_objective, target_gradients
+from rdmdc.attacks.optimisers import OPTIMISERS
+from rdmdc.attacks.untargeted import untargeted_objective
 from rdmdc.models.augment import Draw, augment, draw
-from rdmdc.models.running import ConvNet
+from rdmdc.networks.convnet import ConvNet
 from rdmdc.randomness import generator
 from rdmdc.records import RecordError
 
@@ -25,9 +32,21 @@ CRAFTING = Crafting(
     optimiser="sign_adam",
     scoring_draws=4,
     augmentation=("color", "crop", "cutout", "flip", "scale", "rotate"),
-    clean_batch=8,
 )
-CRAFTED = ("dm", "gradient_matching", "untargeted")
+MORE = {
+    "clean_batch": 8,
+    "hiding": 0.1,
+    "directions": 1,
+    "class_images": 10,
+    "others": 20,
+    "ridge": 0.1,
+    "power_iterations": 10,
+    "nearest": 0.8,
+    "grading": 0.1,
+}
+"""Options of single attacks, by name."""
+ATTACKS = plugins.load("attack").plugins
+CRAFTED = [name for name, attack in ATTACKS.items() if attack.options is not None]
 AUGMENTATIONS = [(), ("color",), ("scale",), ("crop", "rotate", "flip")]
 PURPOSE = ("any", 7)
 
@@ -38,24 +57,39 @@ def scene(train, target, network):
     return Scene(train, target, network, victims, poisons=4, seed=3, device="cpu")
 
 
+def options_of(attack, crafting):
+    """An attack's options with the crafting's values; None for one without options."""
+    options = ATTACKS[attack].options
+    if options is None:
+        return None
+    values = MORE | vars(crafting)
+    return options(**{field.name: values[field.name] for field in dataclasses.fields(options)})
+
+
 @pytest.fixture(scope="module")
 def run(quiet, never):
     """Poisons and trace of an attack by name."""
 
     def run(attack, scene, crafting=CRAFTING):
-        return attacks.ATTACKS[attack](scene, crafting, quiet, never)
+        return ATTACKS[attack](scene, options_of(attack, crafting), quiet, never)
 
     return run
 
 
 def objective_of(attack, scene, crafting, indices):
     """The objective that an attack crafts with."""
-    if attack == "dm":
-        return partial(attacks.dm_objective, scene, crafting)
-    if attack == "untargeted":
-        return partial(attacks.untargeted_objective, scene, crafting, scene.train.labels[indices])
-    wanted = attacks.target_gradients(scene)
-    return partial(attacks.gradient_matching_objective, scene, crafting, wanted)
+    options = options_of(attack, crafting)
+    return {
+        "dm_poison": lambda: partial(dm_objective, scene, options),
+        "adaptive_dm": lambda: partial(adaptive_objective, scene, options, indices),
+        "graded_dm": lambda: partial(graded_objective, scene, options),
+        "untargeted": lambda: partial(
+            untargeted_objective, scene, options, scene.train.labels[indices]
+        ),
+        "gradient_matching": lambda: partial(
+            gradient_matching_objective, scene, options, target_gradients(scene)
+        ),
+    }[attack]()
 
 
 # --- a plain reference in float64 ------------------------------------------------------------
@@ -121,7 +155,7 @@ def linear(signs):
     return objective
 
 
-@pytest.mark.parametrize("optimiser", attacks.OPTIMISERS)
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
 @pytest.mark.parametrize("eps", [0, 1, 8, 255])
 def test_a_linear_objective_ends_in_the_corner_of_box_and_pixel_range(
     scene, quiet, never, eps, optimiser
@@ -130,7 +164,7 @@ def test_a_linear_objective_ends_in_the_corner_of_box_and_pixel_range(
     base = scene.train.pixels[indices].int()
     signs = torch.rand(base.shape, generator=generator("signs")).sub(0.5).sign()
     crafting = replace(CRAFTING, eps=eps, step=eps / 4 + 0.3, optimiser=optimiser)
-    poisons, _ = attacks.craft(scene, indices, crafting, linear(signs), quiet, never)
+    poisons, _ = craft(scene, indices, crafting, linear(signs), quiet, never)
     corner = (base - eps * signs.int()).clamp(0, 255)
     assert poisons.pixels.dtype == torch.uint8
     assert torch.equal(poisons.pixels.int(), corner)
@@ -141,7 +175,7 @@ def test_a_linear_objective_ends_in_the_corner_of_box_and_pixel_range(
     eps=st.sampled_from([0, 1, 255]) | st.integers(2, 254),
     step=st.sampled_from([1.0, 2.0]) | st.floats(0.01, 300),
     iterations=st.integers(0, 4),
-    optimiser=st.sampled_from(sorted(attacks.OPTIMISERS)),
+    optimiser=st.sampled_from(sorted(OPTIMISERS)),
     attack=st.sampled_from(CRAFTED),
 )
 def test_poisons_stay_within_eps(scene, run, eps, step, iterations, optimiser, attack):
@@ -160,7 +194,7 @@ def test_the_start_is_uniform_in_the_box(scene, quiet, never):
     mid = torch.full_like(scene.train.pixels, 128)
     grey = replace(scene, train=replace(scene.train, pixels=mid), poisons=14)
     crafting = replace(CRAFTING, iterations=0, eps=60)
-    delta = attacks.dm(grey, crafting, quiet, never)[0].pixels.int() - 128
+    delta = ATTACKS["dm_poison"](grey, crafting, quiet, never)[0].pixels.int() - 128
     assert (int(delta.min()), int(delta.max())) == (-60, 60)
     assert abs(float(delta.float().mean())) < 3
     assert abs(float(delta.float().std()) - 60 / 3**0.5) < 2
@@ -181,7 +215,7 @@ def effect(attack, scene, indices, pixels):
     result = 0.0
     for i in range(20):
         weights = double(scene.network.draw(generator("effect", i)))
-        if attack == "dm":
+        if attack != "untargeted":
             of_target = forward(weights, inputs(scene.target.pixels[None]))[0]
             result += distance(of_target, forward(weights, inputs(pixels))[0])
             continue
@@ -192,7 +226,7 @@ def effect(attack, scene, indices, pixels):
     return result
 
 
-@pytest.mark.parametrize("optimiser", attacks.OPTIMISERS)
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
 @pytest.mark.parametrize("attack", CRAFTED)
 def test_the_objective_falls(scene, run, attack, optimiser):
     """On the scoring draws and by a measure of its own; untargeted, the distance grows."""
@@ -218,7 +252,7 @@ def test_every_iteration_draws_anew_inside_the_box(scene, quiet, never):
         yield values.sum() if len(seen) % 2 else -values.sum()
 
     crafting = replace(CRAFTING, eps=3, restarts=2, iterations=3, scoring_draws=2)
-    attacks.craft(scene, torch.tensor([12, 13]), crafting, objective, quiet, never)
+    craft(scene, torch.tensor([12, 13]), crafting, objective, quiet, never)
     draws, scores = seen[:3] + seen[5:8], seen[3:5] + seen[8:]
     assert len(set(draws)) == 6
     assert scores[:2] == scores[2:], "restarts are scored on other draws"
@@ -228,8 +262,8 @@ def test_every_iteration_draws_anew_inside_the_box(scene, quiet, never):
 
 def test_a_quarter_of_a_step_is_rounded_away(scene, run):
     """To the nearest, before the score: what is scored is what is saved."""
-    start, before = run("dm", scene, replace(CRAFTING, iterations=0))
-    moved, after = run("dm", scene, replace(CRAFTING, iterations=1, step=0.25))
+    start, before = run("dm_poison", scene, replace(CRAFTING, iterations=0))
+    moved, after = run("dm_poison", scene, replace(CRAFTING, iterations=1, step=0.25))
     assert torch.equal(start.pixels, moved.pixels)
     assert before.objective.iloc[-1] == after.objective.iloc[-1]
 
@@ -248,7 +282,7 @@ def test_the_best_restart_is_kept(scene, run, attack):
     assert 0 < best < 3
     objective = objective_of(attack, mine, crafting, poisons.indices)
     values = poisons.pixels.float()
-    again = attacks.score_on_common_draws(mine, crafting, objective, values)
+    again = score_on_common_draws(mine, crafting, objective, values)
     assert again == pytest.approx(scores[best], rel=1e-6)
     purposes = [(mine.seed, "poison", 4, "score", i) for i in range(crafting.scoring_draws)]
     mean = sum(float(total(objective(values, p)).detach()) for p in purposes) / len(purposes)
@@ -262,7 +296,7 @@ def test_the_best_restart_is_kept(scene, run, attack):
 def test_the_trace_has_a_row_per_iteration_and_one_for_the_score(scene, never):
     told = []
     crafting = replace(CRAFTING, restarts=2, iterations=3, scoring_draws=1)
-    _, trace = attacks.dm(scene, crafting, lambda *progress: told.append(progress), never)
+    _, trace = ATTACKS["dm_poison"](scene, crafting, lambda *progress: told.append(progress), never)
     expected = [(r, t) for r in range(2) for t in (0, 1, 2, -1)]
     assert list(zip(trace.restart, trace.iteration, strict=True)) == expected
     assert [(done, of) for done, of, _ in told] == [(i, 6) for i in range(1, 7)]
@@ -288,7 +322,7 @@ def test_same_seed_same_bits_other_seed_other_bits(scene, run, attack):
 def test_an_attack_leaves_its_arguments_alone(scene, run):
     before = [t.clone() for t in (scene.train.pixels, scene.target.pixels)]
     victims = [{n: w.clone() for n, w in v.items()} for v in scene.victims]
-    for attack in attacks.ATTACKS:
+    for attack in ATTACKS:
         run(attack, scene, replace(CRAFTING, iterations=1))
     after = (scene.train.pixels, scene.target.pixels)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
@@ -308,13 +342,13 @@ def test_an_objective_that_is_no_number_is_an_error(scene, run):
 # --- which images, which labels --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("attack", attacks.ATTACKS)
+@pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize(
     ("poisons", "counts"), [(1, [1, 1, 1]), (5, [5, 5, 5]), ("1/4", [3, 4, 4]), ("1", [12, 14, 13])]
 )
 def test_poisons_replace_distinct_images_of_their_class(scene, run, attack, poisons, counts):
     made, _ = run(attack, replace(scene, poisons=poisons), replace(CRAFTING, iterations=1))
-    wanted = counts if attack == "untargeted" else [0, counts[1], 0]
+    wanted = counts if ATTACKS[attack].facts["every_class"] else [0, counts[1], 0]
     assert torch.bincount(scene.train.labels[made.indices], minlength=3).tolist() == wanted
     assert torch.equal(made.labels, scene.train.labels[made.indices])
     assert len(set(made.indices.tolist())) == sum(wanted)
@@ -324,7 +358,7 @@ def test_poisons_replace_distinct_images_of_their_class(scene, run, attack, pois
 
 
 def test_indices_depend_on_seed_and_target_alone(scene, run):
-    def indices(attack="dm", scene=scene, **options):
+    def indices(attack="dm_poison", scene=scene, **options):
         return run(attack, scene, replace(CRAFTING, **{"iterations": 1, **options}))[0].indices
 
     mine = indices()
@@ -352,7 +386,7 @@ def test_indices_are_uniform(scene):
     """Every bee is taken about 2000 · 4/14 times, by the binomial's standard deviation of 20."""
     taken = torch.zeros(len(scene.train.labels))
     for seed in range(2000):
-        taken[attacks.choose(replace(scene, seed=seed), [1])] += 1
+        taken[choose(replace(scene, seed=seed), [1])] += 1
     assert taken[:12].sum() == taken[26:].sum() == 0
     assert (taken[12:26] - 2000 * 4 / 14).abs().max() < 80
 
@@ -364,9 +398,9 @@ def test_direct_poisons_are_copies_of_the_target(scene, run):
     assert trace.empty
 
 
-@pytest.mark.parametrize("attack", attacks.ATTACKS)
+@pytest.mark.parametrize("attack", ATTACKS)
 def test_more_poisons_than_the_class_has(scene, run, attack):
-    name, count = ("ant", 12) if attack == "untargeted" else ("bee", 14)
+    name, count = ("ant", 12) if ATTACKS[attack].facts["every_class"] else ("bee", 14)
     fault = (
         rf"15 poisons cannot replace images of class '{name}', which has {count};"
         rf" set the condition's poisons to 1\.\.{count}"
@@ -378,7 +412,7 @@ def test_more_poisons_than_the_class_has(scene, run, attack):
 @pytest.mark.parametrize("poisons", [0, -1, "0"])
 def test_no_poisons_are_an_error(scene, run, poisons):
     with pytest.raises(RecordError, match=r"-?\d poisons cannot replace"):
-        run("dm", replace(scene, poisons=poisons))
+        run("dm_poison", replace(scene, poisons=poisons))
 
 
 # --- optimisers ------------------------------------------------------------------------------
@@ -388,7 +422,7 @@ def steps(optimiser, gradients, **options):
     crafting = replace(CRAFTING, iterations=len(gradients), **options)
     made, moments = [], {}
     for t, gradient in enumerate(gradients):
-        step, moments = attacks.OPTIMISERS[optimiser](crafting, gradient, moments, t)
+        step, moments = OPTIMISERS[optimiser](crafting, gradient, moments, t)
         made.append(step)
     return made
 
@@ -431,7 +465,7 @@ def test_adam_of_signs_is_adam_fed_with_signs(gradients):
 @pytest.mark.parametrize("strategy", AUGMENTATIONS)
 def test_dm_objective_is_eq_5(scene, values, strategy):
     crafting = replace(CRAFTING, augmentation=strategy)
-    objective = partial(attacks.dm_objective, scene, crafting)
+    objective = objective_of("dm_poison", scene, crafting, None)
     loss, gradient = value_and_gradient(objective, values)
 
     plain = values.double().requires_grad_()
@@ -445,8 +479,7 @@ def test_dm_objective_is_eq_5(scene, values, strategy):
 def test_untargeted_objective_is_minus_the_distance_to_the_clean_mean(scene, values, strategy):
     """A term a class: its clean mean is that of clean_batch images, drawn anew."""
     crafting = replace(CRAFTING, augmentation=strategy)
-    labels = torch.tensor([0, 0, 2, 2])
-    objective = partial(attacks.untargeted_objective, scene, crafting, labels)
+    objective = objective_of("untargeted", scene, crafting, torch.tensor([0, 1, 26, 27]))
     loss, gradient = value_and_gradient(objective, values)
 
     plain = values.double().requires_grad_()
@@ -484,8 +517,7 @@ def test_gradient_matching_objective_is_eq_4(scene, values, strategy):
     """The mean of 1 − cosine over victims, and its gradient by pixel values; the plain autograd
     that it is compared with agrees with finite differences."""
     crafting = replace(CRAFTING, augmentation=strategy)
-    wanted = attacks.target_gradients(scene)
-    objective = partial(attacks.gradient_matching_objective, scene, crafting, wanted)
+    objective = objective_of("gradient_matching", scene, crafting, None)
     loss, gradient = value_and_gradient(objective, values)
 
     def expected(v):

@@ -13,25 +13,29 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
-from test_attacks import CRAFTING
+from test_attacks import ATTACKS, CRAFTED, CRAFTING, options_of
 from test_command_line import CONFIG, argv, edited, send
 from test_condense import OPTIONS, PANEL, STRATEGY
 from test_evaluate import SHORT
 
 from rdmdc.__main__ import main
-from rdmdc.attacks import crafting as attacks
 from rdmdc.attacks.crafting import Scene
+from rdmdc.attacks.optimisers import OPTIMISERS
 from rdmdc.checkpoints import State
-from rdmdc.condensers.dm import condense
+from rdmdc.condensers.dm import dm
+from rdmdc.condensers.task import Task
 from rdmdc.metrics.evaluate import evaluate
-from rdmdc.models.running import ConvNet
+from rdmdc.models import running
 from rdmdc.models.training import fit
+from rdmdc.networks.convnet import ConvNet
 from rdmdc.randomness import generator
 from rdmdc.records import SyntheticSet
 from rdmdc.storage import job_checkpoints as checkpoints
 from rdmdc.storage.job_checkpoints import JobCheckpoints, packed, read
-from rdmdc.workflow import presets as conditions
+from rdmdc.training_data import TrainingData
+from rdmdc.workflow import job_options, presets
 
+KILLED = ("pretrain", "dm poison", "gradient matching", "screen", "condense", "evaluate")
 KILLS = int(os.environ.get("KILLS", "20"))
 IDENTITY = {
     "options": {"condense": {"ipc": 2, "batch": 8}, "seed": 0},
@@ -240,8 +244,8 @@ def check_every_state(run, tmp_path, steps):
         assert all(same(*pair) for pair in zip(again.states[::-1], tape.states[::-1], strict=False))
 
 
-@pytest.mark.parametrize("optimiser", attacks.OPTIMISERS)
-@pytest.mark.parametrize("attack", ["dm", "gradient_matching", "untargeted"])
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+@pytest.mark.parametrize("attack", CRAFTED)
 def test_crafting_goes_on_from_each_step(
     train, target, network, quiet, tmp_path, attack, optimiser
 ):
@@ -250,7 +254,7 @@ def test_crafting_goes_on_from_each_step(
     crafting = replace(CRAFTING, optimiser=optimiser, restarts=2, iterations=4, step=30.0)
 
     def run(tape):
-        poisons, trace = attacks.ATTACKS[attack](scene, crafting, quiet, tape)
+        poisons, trace = ATTACKS[attack](scene, options_of(attack, crafting), quiet, tape)
         return poisons.pixels, trace
 
     check_every_state(run, tmp_path, 8)
@@ -259,7 +263,8 @@ def test_crafting_goes_on_from_each_step(
 def test_condensation_goes_on_from_each_iteration(train, network, quiet, tmp_path):
     def run(tape):
         options = replace(OPTIONS, iterations=5, log_every=2)
-        made = condense(train, None, network, STRATEGY, options, PANEL, 5, 0, "cpu", quiet, tape)
+        task = Task(TrainingData(train), network, STRATEGY, PANEL, 5, 0, "cpu")
+        made = dm(task, options, quiet, tape)
         return [part for made, trace in made.values() for part in (made.inputs, trace)]
 
     check_every_state(run, tmp_path, 5)
@@ -270,6 +275,7 @@ def test_condensation_goes_on_from_each_iteration(train, network, quiet, tmp_pat
 def test_training_goes_on_from_each_batch(train, quiet, tmp_path, compiled, width, momentum):
     """Across the epochs and the fall of the rate; 39 images are three batches, one of 7."""
     network = ConvNet(3, 8, 3, width=width, depth=2)
+    running.compiling(True, "cpu", network)  # those of width 4 cannot be
     schedule = replace(SHORT, epochs=4, batch=16, momentum=momentum, decay_after="1/2")
     inputs = train.normalisation.normalise(train.pixels)
 
@@ -299,13 +305,16 @@ def test_a_job_goes_on_or_tells_why_not(tmp_path, capsys):
     """SIGTERM at the third of twelve steps; then with other options, and then as it was."""
     train, weights = tmp_path / "train.safetensors", tmp_path / "out" / "victim.safetensors"
     data = argv(
-        "data", conditions.data_options(CONFIG), train=train, test=tmp_path / "test.safetensors"
+        "data",
+        job_options.data(presets.complete(CONFIG)),
+        train=train,
+        test=tmp_path / "test.safetensors",
     )
     assert main(data) == 0
 
     def run(seed=0, at=None):
         config = edited(CONFIG, ("seed", seed))
-        options = conditions.pretrain_options(config, 3)
+        options = job_options.victim(presets.complete(config), 3)
         words = argv("victim", options, train=train, weights=weights)
         capsys.readouterr()
         count, offer = 0, JobCheckpoints.offer
@@ -354,7 +363,7 @@ def kills(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["pretrain", "dm", "gradient matching", "condense", "evaluate"])
+@pytest.mark.parametrize("stage", KILLED)
 def test_a_killed_job_ends_with_the_same_bits(kills, stage):
     counts = kills[stage]
     for fault in ("lost", "differing", "left behind", "strange ends"):

@@ -26,14 +26,19 @@ import torch
 import yaml
 
 from rdmdc import progress
-from rdmdc.models import running as networks
-from rdmdc.models.native import convnet as native
-from rdmdc.storage import artifacts
-from rdmdc.workflow import presets as conditions, stages
-from rdmdc.__main__ import COMMANDS, LONG, main
-from rdmdc.storage.job_checkpoints import JobCheckpoints
-from rdmdc.workflow.presets import as_argument
+from rdmdc.__main__ import LONG, STAGES, main
+from rdmdc.errors import ArtifactError
+from rdmdc.models import running
+from rdmdc.models.native import library as compiled
 from rdmdc.progress import Progress
+from rdmdc.storage.images import load_images, load_synthetic, save_images
+from rdmdc.storage.job_checkpoints import JobCheckpoints
+from rdmdc.storage.provenance import Provenance, sha256
+from rdmdc.storage.weights import load_weights
+from rdmdc.workflow import job_options, presets
+from rdmdc.workflow.job_options import as_argument
+from rdmdc.workflow.stages import computing
+from rdmdc.workflow.stages import poison as poison_stage
 
 SMOKE = yaml.safe_load((Path(__file__).parents[1] / "config" / "smoke.yaml").read_text())
 PAIR = ("dm", "rdm_dc")
@@ -56,21 +61,21 @@ CONFIG = edited(
     SMOKE,
     ("dataset.per_class", {"train": 20, "test": 10}),
     ("dataset.size", 8),
-    ("network", {"width": 4, "depth": 2}),
+    ("networks", {"convnet": {"width": 4, "depth": 2}}),
     ("compile", False),
     ("targets", [0]),
-    ("condense.batch", 8),
-    ("condense.iterations", 3),
+    ("condensers.dm.batch", 8),
+    ("condensers.dm.iterations", 3),
     *((f"attacks.{attack}.iterations", 2) for attack in SMOKE["attacks"]),
-    ("conditions.clean.panels", ["pair"]),
-    ("conditions.dm_64.panels", ["pair"]),
-    ("tables.table2.rows", [{"condition": "dm_64", "estimators": list(PAIR)}]),
+    *((f"conditions.{name}.panels", ["pair", "screened"]) for name in ("clean", "dm_64")),
+    ("evaluate.networks", {"convnet": 2}),
+    ("tables.table2.rows", [{"condition": "dm_64", "methods": list(PAIR)}]),
 )
 
 
 def argv(command, options, **paths):
     words = ["stage", command, "--options", as_argument(options), "--code", "c0de"]
-    if any(function.endswith(f".{command}") for function in LONG):
+    if command in LONG:
         words += ["--checkpoint-minutes", "5"]
     for name, path in paths.items():
         words += [f"--{name}", *map(str, path if isinstance(path, list) else [path])]
@@ -80,52 +85,58 @@ def argv(command, options, **paths):
 def jobs(config, made, out):
     """Every job's command line in the order of the workflow: inputs in ``made``, results in
     ``out``."""
-    train, test = made / "data/train.arrow", made / "data/test.arrow"
-    target = made / "targets/0.parquet"
-    seed = conditions.target_seeds(config)[0]
+    config = presets.complete(config)
+    train, test = made / "data/train.safetensors", made / "data/test.safetensors"
+    target = made / "targets/0.safetensors"
+    seed = presets.target_seeds(config)[0]
 
     def poison(condition, victims):
-        options = conditions.poison_options(config, condition, seed)
+        options = job_options.poison(config, condition, seed)
         folder = out / condition / "target=0"
-        paths = {"poisons": folder / "poisons.parquet", "trace": folder / "poisons.trace.parquet"}
+        paths = {
+            "poisons": folder / "poisons.safetensors",
+            "trace": folder / "poisons.trace.parquet",
+        }
         return argv("poison", options, train=train, target=target, victims=victims, **paths)
 
-    def synthetic(case, poisons):
-        options = conditions.synthetic_options(config, case, 0, "pair")
-        return argv("synthetic", options, train=train, poisons=poisons, folder=out / case / "run=0")
+    def condense(case, poisons, panel="pair", screening=()):
+        options = job_options.condense(config, case, 0, panel)
+        paths = {"poisons": poisons, "screening": list(screening)}
+        return argv("condense", options, train=train, **paths, folder=out / case / "run=0")
 
-    def scores(case):
-        options = conditions.scores_options(config, case, 0, "pair")
+    def evaluate(case, panel="pair"):
+        options = job_options.evaluate(config, case, 0, panel)
         folder = (made if (made / case / "run=0").exists() else out) / case / "run=0"
-        return argv("scores", options, test=test, targets=[target], folder=folder)
+        return argv("evaluate", options, test=test, targets=[target], folder=folder)
 
     def figure(name, options, **paths):
         both = {form: out / f"{name}.{form}" for form in ("png", "svg")}
         return argv(f"{name}-figure", options, **paths, **both)
 
-    poisons = made / POISONED / "poisons.parquet"
-    table = conditions.table_options(config, "table2")
+    poisons = made / POISONED / "poisons.safetensors"
+    screening = f"{POISONED}/screens/contrastive.parquet"
+    table = job_options.table(config, "table2")
     cells = [made / case / "run=0" for case in ("clean", POISONED)]
     scored = [folder / f"{name}.scores.parquet" for folder in cells for name in PAIR]
-    sets = [made / POISONED / "run=0" / f"{name}.parquet" for name in PAIR]
+    sets = [made / POISONED / "run=0" / f"{name}.safetensors" for name in PAIR]
     victims = [made / f"victims/epochs={epochs}.safetensors" for epochs in (0, 1)]
     return {
         "data": argv(
             "data",
-            conditions.data_options(config),
-            train=out / "data/train.arrow",
-            test=out / "data/test.arrow",
+            job_options.data(config),
+            train=out / "data/train.safetensors",
+            test=out / "data/test.safetensors",
         ),
         "target": argv(
             "target",
-            conditions.target_options(config, seed),
+            job_options.target(config, seed),
             test=test,
-            target=out / "targets/0.parquet",
+            target=out / "targets/0.safetensors",
         ),
         **{
             f"victim {epochs}": argv(
                 "victim",
-                conditions.pretrain_options(config, epochs),
+                job_options.victim(config, epochs),
                 train=train,
                 weights=out / f"victims/epochs={epochs}.safetensors",
             )
@@ -135,10 +146,19 @@ def jobs(config, made, out):
         "untargeted": poison("untargeted_64", []),
         "gradient matching": poison("gm_64", victims),
         "poison": poison("dm_64", []),
-        "synthetic clean": synthetic("clean", []),
-        "synthetic": synthetic(POISONED, [poisons]),
-        "scores clean": scores("clean"),
-        "scores": scores(POISONED),
+        "screen": argv(
+            "screen",
+            job_options.screen(config, POISONED, "contrastive"),
+            train=train,
+            poisons=[poisons],
+            screening=out / screening,
+        ),
+        "condense clean": condense("clean", []),
+        "condense": condense(POISONED, [poisons]),
+        "condense screened": condense(POISONED, [poisons], "screened", [made / screening]),
+        "evaluate clean": evaluate("clean"),
+        "evaluate": evaluate(POISONED),
+        "evaluate screened": evaluate(POISONED, "screened"),
         "table": argv(
             "table",
             table,
@@ -184,16 +204,19 @@ def test_the_chain_leaves_every_file_with_its_provenance(world):
     named = {path.relative_to(world.folder).as_posix() for path in listing(world.folder)}
     results = {name for name in named if not name.endswith(".provenance.json")}
     assert named - results == {f"{name}.provenance.json" for name in results}
-    of_sets = {f"{n}{p}.parquet" for n in PAIR for p in ("", ".trace", ".scores")}
-    expected = {"data/train.arrow", "data/test.arrow", "targets/0.parquet"}
+    parts = (".safetensors", ".trace.parquet", ".scores.parquet")
+    expected = {f"{name}.safetensors" for name in ("data/train", "data/test", "targets/0")}
     expected |= {"table.csv", "t.md", "t.html", "provenance.html"}
     expected |= {f"victims/epochs={epochs}.safetensors" for epochs in (0, 1)}
     expected |= {
-        f"{condition}/target=0/poisons{part}.parquet"
+        f"{condition}/target=0/poisons{part}"
         for condition in ("direct", "untargeted_64", "gm_64", "dm_64")
-        for part in ("", ".trace")
+        for part in (".safetensors", ".trace.parquet")
     }
-    expected |= {f"{case}/run=0/{file}" for case in ("clean", POISONED) for file in of_sets}
+    expected |= {f"{POISONED}/screens/contrastive.parquet"}
+    cells = [(case, name) for case in ("clean", POISONED) for name in PAIR]
+    cells += [(POISONED, "screened")]
+    expected |= {f"{case}/run=0/{name}{part}" for case, name in cells for part in parts}
     expected |= {
         f"{name}.{form}"
         for name in ("targets", "poisons", "synthetic", "accuracy-asr")
@@ -204,26 +227,40 @@ def test_the_chain_leaves_every_file_with_its_provenance(world):
 
 def test_every_command_is_run_here():
     run = {words[1] for words in jobs(CONFIG, Path(), Path()).values()}
-    assert run == {name.partition(".")[2].replace("_", "-") for name in COMMANDS}
+    assert run == set(STAGES)
 
 
 def test_tables_and_figures(world):
     table = pd.read_csv(world.folder / "table.csv")
-    assert table["instance"].tolist() == list(PAIR)
+    assert table["method"].tolist() == list(PAIR)
     assert table["networks"].tolist() == [2, 2]
     assert "| RDM-DC" in (world.folder / "t.md").read_text()
     assert (world.folder / "synthetic.png").read_bytes().startswith(b"\x89PNG")
     assert ElementTree.parse(world.folder / "synthetic.svg").getroot().tag.endswith("svg")
 
 
-def test_an_artifact_keeps_its_own_instance(world):
-    path = world.folder / POISONED / "run=0" / "rdm_dc.parquet"
-    own = {"instance": "rdm_dc", "case": POISONED, "run": 0}
-    options = conditions.synthetic_options(CONFIG, POISONED, 0, "pair")
-    artifacts.load_synthetic(path, own | {"estimator": options["estimators"]["rdm_dc"]})
+def test_an_artifact_keeps_its_own_method(world):
+    path = world.folder / POISONED / "run=0" / "rdm_dc.safetensors"
+    own = {"method": "rdm_dc", "case": POISONED, "run": 0}
+    options = job_options.condense(presets.complete(CONFIG), POISONED, 0, "pair")
+    load_synthetic(path, own | {"estimator": options["estimators"]["rdm_dc"]})
 
 
-@pytest.mark.parametrize("job", ["target", "poison", "synthetic", "table", "poisons figure"])
+def test_screened_images_are_left_out(world):
+    rows = pd.read_parquet(world.folder / POISONED / "screens/contrastive.parquet")
+    assert rows.groupby("label")["kept"].sum().tolist() == [17, 17, 17]  # ⌈3/20 · 20⌉ are not
+    assert (rows["rank"][~rows["kept"]] < 3).all()
+    screened, plain = (
+        load_synthetic(world.folder / POISONED / "run=0" / f"{name}.safetensors")
+        for name in ("screened", "dm")
+    )
+    assert not screened.inputs.equal(plain.inputs)
+
+
+@pytest.mark.parametrize(
+    "job",
+    ["target", "poison", "screen", "condense", "condense screened", "table", "poisons figure"],
+)
 def test_the_same_bytes_again(world, tmp_path, job):
     assert main(jobs(CONFIG, world.folder, tmp_path)[job]) == 0
     made = [path for path in listing(tmp_path) if not path.name.endswith(".provenance.json")]
@@ -268,37 +305,67 @@ FAULTS = [
         [("targets", [{"seed": 0, "index": 29, "adversarial_label": 2}])],
         "target 0: the adversarial label 2 is the true label; choose another",
     ),
-    ("victim 1", [("network.depth", 4)], r"network\.depth 4 does not fit images of side 8; choose"),
+    (
+        "victim 1",
+        [("networks.convnet.depth", 4)],
+        r"network\.depth 4 does not fit images of side 8; choose",
+    ),
     ("victim 1", [("pretrain.learning_rate", 1e30)], r"epochs=1.* NaN .*pretrain\.learning_rate"),
     (
         "poison",
         [("conditions.dm_64.poisons", 21)],
         r"21 poisons cannot replace images of class '.*', which has 20; set .* poisons to 1\.\.20",
     ),
-    ("gradient matching", [("network.width", 5)], r"epochs=0\.safetensors: made with network = "),
     (
-        "synthetic",
-        [("condense.batch", 21)],
-        r"condense\.batch is 21, but class 'Animals & Nature' has 20 images; lower it",
+        "gradient matching",
+        [("networks.convnet.width", 5)],
+        r"epochs=0\.safetensors: made with network = ",
     ),
     (
-        "synthetic",
-        [("condense.initialisation", "real"), ("condense.ipc", 21)],
-        r"condense\.ipc is 21, but class 'Animals & Nature' has 20",
+        "condense",
+        [("condensers.dm.batch", 21)],
+        r"batch is 21, but class 'Animals & Nature' has 20 images; lower it",
     ),
-    ("synthetic", [("condense.learning_rate", 1e30)], r"NaN .*: lower condense\.learning_rate"),
-    ("synthetic", [("estimators.rdm_dc.drop", "1")], "drop 1 takes 8 of a batch of 8 and .* lower"),
     (
-        "synthetic",
+        "condense screened",
+        [("condensers.dm.batch", 18)],
+        r"batch is 18, but class 'Animals & Nature' has 17 images; lower it",
+    ),
+    (
+        "condense",
+        [("condensers.dm.initialisation", "real"), ("condensers.dm.ipc", 21)],
+        r"ipc is 21, but class 'Animals & Nature' has 20",
+    ),
+    (
+        "condense",
+        [("condensers.dm.learning_rate", 1e30)],
+        r"NaN .*: lower .*learning_rate",
+    ),
+    (
+        "condense",
+        [("estimators.spectral_mean.drop", "1")],
+        "drop 1 takes 8 of a batch of 8 and .* lower",
+    ),
+    (
+        "condense",
         [("dataset.size", 16)],
-        r"train\.arrow: made with dataset = .*, this job has .*; delete it and run snakemake again",
+        r"train\.safetensors: made with dataset = .*, this job has .*; delete it and run snakemake",
     ),
-    ("synthetic", [("seed", 1)], r"poisons\.parquet: made with seed = 0, this job has 1; delete"),
-    ("scores", [("seed", 1)], r"dm\.parquet: made with seed = 0, this job has 1; delete it"),
+    (
+        "condense",
+        [("seed", 1)],
+        r"poisons\.safetensors: made with seed = 0, this job has 1; delete",
+    ),
+    (
+        "condense screened",
+        [("screens.contrastive.drop", "1/4")],
+        r"contrastive\.parquet: made with screen = .*3/20.*, this job has .*1/4.*; delete",
+    ),
+    ("evaluate", [("seed", 1)], r"dm\.safetensors: made with seed = 0, this job has 1; delete it"),
     (
         "table",
-        [("tables.table2.rows", SMOKE["tables"]["table2"]["rows"])],
-        "no scores of instance median .*: evaluate it",
+        [("tables.table2.rows", [{"condition": "dm_64", "methods": ["dm", "median"]}])],
+        "no scores of method median .*: evaluate it",
     ),
 ]
 
@@ -312,15 +379,18 @@ def test_a_fault_is_one_line_and_leaves_nothing(world, tmp_path, capsys, job, ed
     assert listing(world.folder) == before
 
 
+SCREENED = f"{POISONED}/screens/contrastive.parquet"
 INPUTS = [
-    ("target", "data/test.arrow"),
-    ("victim 0", "data/train.arrow"),
-    ("poison", "targets/0.parquet"),
+    ("target", "data/test.safetensors"),
+    ("victim 0", "data/train.safetensors"),
+    ("poison", "targets/0.safetensors"),
     ("gradient matching", "victims/epochs=1.safetensors"),
-    ("synthetic", f"{POISONED}/poisons.parquet"),
-    ("scores", f"{POISONED}/run=0/dm.parquet"),
+    ("screen", f"{POISONED}/poisons.safetensors"),
+    ("condense", f"{POISONED}/poisons.safetensors"),
+    ("condense screened", SCREENED),
+    ("evaluate", f"{POISONED}/run=0/dm.safetensors"),
     ("table", f"{POISONED}/run=0/dm.scores.parquet"),
-    ("synthetic figure", f"{POISONED}/run=0/dm.parquet"),
+    ("synthetic figure", f"{POISONED}/run=0/dm.safetensors"),
 ]
 
 
@@ -346,13 +416,18 @@ def test_damaged_inputs(world, tmp_path, capsys, job, file):
 
 
 def metadata(change):
-    """Changes what a Parquet file says of itself."""
+    """Changes what a file says of itself."""
 
     def spoil(path):
+        if path.suffix == ".safetensors":
+            tensors, said = contents(path)
+            change(said)
+            save(path, tensors, said)
+            return
         table = pq.read_table(path)
-        content = json.loads(table.schema.metadata[b"rdmdc"])
-        change(content)
-        pq.write_table(table.replace_schema_metadata({b"rdmdc": json.dumps(content)}), path)
+        said = json.loads(table.schema.metadata[b"rdmdc"])
+        change(said)
+        pq.write_table(table.replace_schema_metadata({b"rdmdc": json.dumps(said)}), path)
 
     return spoil
 
@@ -372,58 +447,80 @@ def column(name, values=None):
     return spoil
 
 
-def weights(change):
+def contents(path):
+    """Tensors and metadata of a safetensors file."""
+    with safetensors.safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.offset_keys()}
+        return tensors, json.loads(file.metadata()["rdmdc"])
+
+
+def save(path, tensors, said):
+    safetensors.torch.save_file(tensors, path, {"rdmdc": json.dumps(said)})
+
+
+def tensors(change):
+    """Changes the tensors of a safetensors file."""
+
     def spoil(path):
-        with safetensors.safe_open(path, "pt") as file:
-            content = {name: file.get_tensor(name) for name in file.offset_keys()}
-            said = file.metadata()
+        content, said = contents(path)
         change(content)
-        safetensors.torch.save_file(content, path, said)
+        save(path, {name: value.contiguous() for name, value in content.items()}, said)
 
     return spoil
 
 
-SCORES, SET = f"{POISONED}/run=0/dm.scores.parquet", f"{POISONED}/run=0/rdm_dc.parquet"
-VICTIM, POISONS = "victims/epochs=1.safetensors", f"{POISONED}/poisons.parquet"
-OTHER_SHAPE = metadata(lambda content: content.update(shape=[3, 4, 16]))
+def filled(name, value):
+    return tensors(lambda content: content[name].fill_(value))
+
+
+def flattened(name):
+    """Images of another shape in the same file."""
+    return tensors(lambda content: content.update({name: content[name][..., :4, :]}))
+
+
+SCORES, SET = f"{POISONED}/run=0/dm.scores.parquet", f"{POISONED}/run=0/rdm_dc.safetensors"
+VICTIM, POISONS = "victims/epochs=1.safetensors", f"{POISONED}/poisons.safetensors"
+TARGET = "targets/0.safetensors"
 STRANGERS = [
     ("table", SCORES, column("margin"), r"columns network, .*, not network, .*, margin, "),
-    ("accuracy figure", SCORES, column("run"), "columns network, .*, not network, .*, run, inst"),
+    ("accuracy figure", SCORES, column("run"), "columns network, .*, not network, .*, run, method"),
     ("table", SCORES, column("accuracy", ["high"] * 9), "column accuracy is .*, not double"),
     ("table", SCORES, column("condition", [0] * 9), "column condition is int64, not string"),
     ("table", SCORES, metadata(lambda content: content.pop("kind")), r"\(no 'kind'\)"),
-    ("poison", "targets/0.parquet", metadata(lambda c: c.pop("options")), r"\(no 'options'\)"),
-    ("poison", "targets/0.parquet", metadata(lambda c: c.pop("shape")), r"\(no 'shape'\)"),
-    ("poison", "targets/0.parquet", column("adversarial_label", [7]), r"a label outside 0\.\.2"),
-    ("scores", "targets/0.parquet", column("adversarial_label", [3]), r"a label outside 0\.\.2"),
-    ("targets figure", "targets/0.parquet", column("true_label", [3]), r"a label outside 0\.\.2"),
-    ("poisons figure", "targets/0.parquet", column("true_label", [3]), r"a label outside 0\.\.2"),
-    ("poison", "targets/0.parquet", OTHER_SHAPE, r"shape \(3, 4, 16\), the images \(3, 8, 8\)"),
-    ("synthetic", POISONS, OTHER_SHAPE, r"shape \(3, 4, 16\), images of \(3, 8, 8\)"),
-    ("synthetic", POISONS, column("label", [0, 1, 2] * 9), "label differs from the label of the"),
-    ("poisons figure", POISONS, column("index", list(range(99, 200))), r"outside 0\.\.59"),
-    ("scores", SET, OTHER_SHAPE, r"shape \(3, 4, 16\), images of \(3, 8, 8\)"),
-    ("scores", SET, metadata(lambda c: c["class_names"].reverse()), "differ in class_names"),
-    ("scores", SET, metadata(lambda c: c.update(mean=[0, 0, 0])), "differ in normalisation"),
+    ("poison", TARGET, metadata(lambda c: c.pop("options")), r"\(no 'options'\)"),
+    ("poison", TARGET, tensors(lambda c: c.pop("pixels")), "tensors .*, not .*pixels"),
+    ("poison", TARGET, filled("adversarial_label", 7), r"a label outside 0\.\.2"),
+    ("evaluate", TARGET, filled("adversarial_label", 3), r"a label outside 0\.\.2"),
+    ("targets figure", TARGET, filled("true_label", 3), r"a label outside 0\.\.2"),
+    ("poisons figure", TARGET, filled("true_label", 3), r"a label outside 0\.\.2"),
+    ("poison", TARGET, flattened("pixels"), r"shape \(3, 4, 8\), the images \(3, 8, 8\)"),
+    ("condense", POISONS, flattened("pixels"), r"shape \(3, 4, 8\), images of \(3, 8, 8\)"),
+    ("screen", POISONS, flattened("pixels"), r"shape \(3, 4, 8\), images of \(3, 8, 8\)"),
+    ("condense", POISONS, filled("labels", 0), "label differs from the label of the"),
+    ("poisons figure", POISONS, tensors(lambda c: c["indices"].add_(60)), r"outside 0\.\.59"),
+    ("condense screened", SCREENED, column("kept", [False] * 60), "leaves no image of class"),
+    ("condense screened", SCREENED, column("label", [0] * 60), "labels are not the training split"),
+    ("condense screened", SCREENED, column("index", [0] * 60), "not in the training split's order"),
+    ("evaluate", SET, flattened("inputs"), r"shape \(3, 4, 8\), images of \(3, 8, 8\)"),
+    ("evaluate", SET, metadata(lambda c: c["class_names"].reverse()), "differ in class_names"),
+    ("evaluate", SET, metadata(lambda c: c.update(mean=[0, 0, 0])), "differ in normalisation"),
     ("synthetic figure", SET, metadata(lambda c: c.pop("mean")), r"\(no 'mean'\)"),
     (
         "gradient matching",
         VICTIM,
-        weights(lambda content: content.pop("linear.bias")),
+        tensors(lambda content: content.pop("linear.bias")),
         r"weights linear\.bias of shape None, this network has \(3,\)",
     ),
     (
         "gradient matching",
         VICTIM,
-        weights(lambda content: content.update(more=torch.zeros(2))),
+        tensors(lambda content: content.update(more=torch.zeros(2))),
         r"weights more of shape \(2,\), this network has None",
     ),
     (
         "gradient matching",
         VICTIM,
-        weights(
-            lambda content: content.update({"linear.bias": content["linear.bias"][:2].clone()})
-        ),
+        tensors(lambda content: content.update({"linear.bias": content["linear.bias"][:2]})),
         r"weights linear\.bias of shape \(2,\), this network has \(3,\)",
     ),
 ]
@@ -443,12 +540,12 @@ def test_well_formed_files_that_do_not_fit(world, tmp_path, capsys, job, file, s
 
 
 def test_a_damaged_page_header(world, tmp_path, capsys):
-    path = tmp_path / "targets/0.parquet"
-    shutil.copytree(world.folder / "data", tmp_path / "data")
-    path.parent.mkdir()
-    content = (world.folder / "targets/0.parquet").read_bytes()
+    shutil.copytree(world.folder, tmp_path / "made")
+    path = tmp_path / "made" / SCORES
+    path.with_name(f"{path.name}.provenance.json").unlink()
+    content = path.read_bytes()
     path.write_bytes(content[:4] + b"\xff" * 20 + content[24:])
-    line = fault_of(jobs(CONFIG, tmp_path, tmp_path / "out")["poison"], capsys)
+    line = fault_of(jobs(CONFIG, tmp_path / "made", tmp_path / "out")["table"], capsys)
     assert re.search(f"{path}: damaged .*; delete it and run snakemake again", line)
 
 
@@ -456,18 +553,19 @@ def test_a_message_of_several_lines_becomes_one(world, tmp_path, capsys, monkeyp
     """Some of Arrow's have three."""
 
     def fails(*_):
-        raise artifacts.ArtifactError("one\ntwo\nthree")
+        raise ArtifactError("one\ntwo\nthree")
 
-    monkeypatch.setattr(artifacts, "load_target", fails)
+    monkeypatch.setattr(poison_stage, "load_target", fails)
     line = fault_of(jobs(CONFIG, world.folder, tmp_path)["poison"], capsys)
     assert line == "rdmdc stage poison: one two three"
 
 
 def test_images_that_are_not_square(world, tmp_path, capsys):
-    images = artifacts.load_images(world.folder / "data/train.arrow")
+    images = load_images(world.folder / "data/train.safetensors")
     flat = type(images)(images.pixels[..., :4, :], *list(vars(images).values())[1:])
-    provenance = artifacts.Provenance("data", conditions.data_options(CONFIG), "", {}, 0.0)
-    artifacts.save_images(tmp_path / "data/train.arrow", flat, provenance)
+    options = job_options.data(presets.complete(CONFIG))
+    provenance = Provenance("data", options, "", {}, 0.0)
+    save_images(tmp_path / "data/train.safetensors", flat, provenance)
     line = fault_of(jobs(CONFIG, tmp_path, tmp_path / "out")["victim 1"], capsys)
     assert "images are 4 × 8, not square; set dataset.size" in line
 
@@ -479,17 +577,18 @@ def test_a_full_disk(world, tmp_path, capsys, monkeypatch):
     words = jobs(CONFIG, world.folder, tmp_path)["poison"]
     monkeypatch.setattr(os, "fsync", full)
     line = fault_of(words, capsys)
-    assert re.search(r"poisons\.parquet: cannot be written: No space left .*; free some", line)
+    assert re.search(r"poisons\.safetensors: cannot be written: No space left .*; free some", line)
     assert listing(tmp_path) == {}
 
 
 def test_exit_code_of_the_process(world, tmp_path):
     words = jobs(CONFIG, world.folder, tmp_path)["target"]
-    words[words.index("--test") + 1] = str(tmp_path / "nothing.arrow")
+    words[words.index("--test") + 1] = str(tmp_path / "nothing.safetensors")
     run = subprocess.run([sys.executable, "-m", "rdmdc", *words], capture_output=True, text=True)
     assert run.returncode == 1
     assert run.stderr == (
-        f"rdmdc stage target: {tmp_path}/nothing.arrow: no such file; run snakemake to make it\n"
+        f"rdmdc stage target: {tmp_path}/nothing.safetensors: no such file;"
+        " run snakemake to make it\n"
     )
 
 
@@ -500,11 +599,17 @@ def test_exit_code_of_the_process(world, tmp_path):
         (["stage"], "required: STAGE"),
         (["mend"], "invalid choice: 'mend'"),
         (["stage", "target", "--options", "{}", "--test", "x"], "required: --target"),
-        (["stage", "target", "--options", "{", "--test", "x", "--target", "y"], "argument --options"),
-        (["stage", "table", "--options", "{}", "--csv", "x", "--markdown", "y"], "required: --scores"),
         (
-            ["stage", "scores", "--options", "{}", "--test", "x", "--folder", "y"],
-            "required: --checkpoint-minutes, --targets",
+            ["stage", "target", "--options", "{", "--test", "x", "--target", "y"],
+            "argument --options",
+        ),
+        (
+            ["stage", "table", "--options", "{}", "--csv", "x", "--markdown", "y"],
+            "required: --scores",
+        ),
+        (
+            ["stage", "evaluate", "--options", "{}", "--test", "x", "--folder", "y"],
+            "required: --checkpoint-minutes",
         ),
     ],
 )
@@ -516,15 +621,15 @@ def test_misuse(words, fault, capsys):
 
 # --- checkpoints -----------------------------------------------------------------------------
 
+DATA = "data/train.safetensors"
 INPUTS_OF_LONG_JOBS = {
-    "victim 1": ["data/train.arrow"],
-    "poison": ["data/train.arrow", "targets/0.parquet"],
-    "gradient matching": [
-        *("data/train.arrow", "targets/0.parquet"),
-        *("victims/epochs=0.safetensors", VICTIM),
-    ],
-    "synthetic": ["data/train.arrow", POISONS],
-    "scores": ["data/test.arrow", "targets/0.parquet", f"{POISONED}/run=0/dm.parquet", SET],
+    "victim 1": [DATA],
+    "poison": [DATA, TARGET],
+    "gradient matching": [DATA, TARGET, "victims/epochs=0.safetensors", VICTIM],
+    "screen": [DATA, POISONS],
+    "condense": [DATA, POISONS],
+    "condense screened": [DATA, POISONS, SCREENED],
+    "evaluate": ["data/test.safetensors", TARGET, f"{POISONED}/run=0/dm.safetensors", SET],
 }
 
 
@@ -535,13 +640,15 @@ def test_a_checkpoint_is_of_all_that_decides_bits(world, tmp_path, monkeypatch, 
 
     def begin(output, minutes, identity):
         seen.append(identity)
-        raise artifacts.ArtifactError("enough")
+        raise ArtifactError("enough")
 
-    monkeypatch.setattr(stages, "JobCheckpoints", begin)
+    monkeypatch.setattr(computing, "JobCheckpoints", begin)
     words = jobs(CONFIG, world.folder, tmp_path)[job]
     assert main(words) == 1
-    hashes = {str(world.folder / name): artifacts.sha256(world.folder / name) for name in inputs}
-    options, here = json.loads(words[3]), networks.arithmetic("cpu")
+    hashes = {str(world.folder / name): sha256(world.folder / name) for name in inputs}
+    options, here = json.loads(words[3]), running.arithmetic("cpu")
+    if job == "evaluate":
+        here["compiled"] = {"convnet": False}
     own = {"stage": words[1], "options": options, "code": "c0de", "inputs": hashes}
     assert seen == [{**own, **here}]
     assert here.keys() == {"compiled", "precision", "threads", "torch", "processor"}
@@ -553,8 +660,8 @@ def send(number):
     os.kill(os.getpid(), number)
 
 
-STEPS = {"victim 1": 2, "poison": 2 * 2, "gradient matching": 2 * 2, "synthetic": 3}
-STEPS["scores"] = len(PAIR) * 2 * 2  # networks, epochs
+STEPS = {"victim 1": 2, "poison": 2 * 2, "gradient matching": 2 * 2, "screen": 2, "condense": 3}
+STEPS["evaluate"] = len(PAIR) * 2 * 2  # networks, epochs
 
 
 @pytest.mark.parametrize(("job", "steps"), STEPS.items())
@@ -597,14 +704,43 @@ def test_a_job_terminated_at_every_step_ends_with_the_same_bits(
 def test_compilation_that_cannot_be(world, tmp_path, capsys, monkeypatch, compiler, reason):
     """The stage says why, once, and computes without it."""
     monkeypatch.setenv("CC", compiler)
-    native.library.cache_clear()
-    config = edited(CONFIG, ("compile", True), ("network", {"width": 16, "depth": 2}))
+    compiled.library.cache_clear()
+    config = edited(CONFIG, ("compile", True), ("networks.convnet.width", 16))
     _says_why(world, tmp_path, capsys, config, reason)
 
 
 def test_compilation_of_an_odd_width(world, tmp_path, capsys):
     config = edited(CONFIG, ("compile", True))
     _says_why(world, tmp_path, capsys, config, "network.width 4 is no multiple of 16")
+
+
+def test_evaluation_notes_how_each_of_its_networks_runs(world, tmp_path, capsys, monkeypatch):
+    """What one machine's kernels computed is not resumed where they can't run; each reason once."""
+    identities = []
+
+    class Noting(JobCheckpoints):
+        def __init__(self, output, minutes, identity):
+            identities.append(identity)
+            super().__init__(output, minutes, identity)
+
+    monkeypatch.setattr(computing, "JobCheckpoints", Noting)
+    monkeypatch.setenv("CC", "cc-of-mine")
+    networks = {"convnet": {"width": 16, "depth": 2}, "mlp": {"hidden": 4}}
+    config = edited(
+        CONFIG,
+        ("compile", True),
+        ("networks", networks),
+        ("evaluate.networks", dict.fromkeys(networks, 1)),
+    )
+    made = tmp_path / "made"
+    shutil.copytree(world.folder, made)
+    compiled.library.cache_clear()
+    assert main(jobs(config, made, tmp_path)["evaluate"]) == 0
+    assert identities[0]["compiled"] == {"convnet": False, "mlp": True}
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("compile: ")]
+    assert len(said) == 1
+    compiled.library.cache_clear()
+    running.compiling(False, "cpu", None)
 
 
 def _says_why(world, folder, capsys, config, reason):
@@ -614,9 +750,7 @@ def _says_why(world, folder, capsys, config, reason):
     assert all(STEP.fullmatch(line) for line in said[1:])
     plain = folder / "plain"
     assert main(jobs(edited(config, ("compile", False)), world.folder, plain)["victim 1"]) == 0
-    one, other = (
-        artifacts.load_weights(where / "victims/epochs=1.safetensors") for where in (folder, plain)
-    )
+    one, other = (load_weights(where / "victims/epochs=1.safetensors") for where in (folder, plain))
     assert all(one[name].equal(other[name]) for name in other)
 
 
@@ -626,11 +760,14 @@ def _says_why(world, folder, capsys, config, reason):
 def test_stages_tell_their_progress(world):
     expected = {
         "victim 0": [],
-        "victim 1": ["pretrain: 1/1"],
+        "victim 1": ["victim: 1/1"],
         "direct": [],
-        "poison": ["dm: 1/4", "dm: 4/4"],
-        "synthetic": ["condense: 1/3", "condense: 3/3"],
-        "scores": [f"evaluate {name}: {epoch}/2" for name in PAIR for epoch in (1, 2, 1, 2)],
+        "poison": ["dm_poison: 1/4", "dm_poison: 4/4"],
+        "screen": ["contrastive: 1/2", "contrastive: 2/2"],
+        "condense": ["condense: 1/3", "condense: 3/3"],
+        "evaluate": [
+            f"evaluate {name} by convnet: {epoch}/2" for name in PAIR for epoch in (1, 2, 1, 2)
+        ],
         "table": [],
     }
     for job, steps in expected.items():

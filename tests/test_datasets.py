@@ -23,7 +23,8 @@ from rdmdc.datasets.split import DatasetError
 from rdmdc.errors import InputError
 from rdmdc.options import OptionError
 from rdmdc.sources import parquet
-from rdmdc.storage import artifacts
+from rdmdc.storage.images import load_images, save_images
+from rdmdc.storage.provenance import Provenance
 
 DATA = Path(os.environ.get("RDMDC_TEST_DATA", "../shared/data"))
 COMMON = {
@@ -370,7 +371,9 @@ def test_torchvision_offline_says_what_to_do(tmp_path, offline, name, archive, b
 
 
 def test_torchvision_unknown_name(tmp_path):
-    with pytest.raises(OptionError, match=r"dataset\.name: 'ImageNet' must be one of CIFAR10, CIF"):
+    with pytest.raises(
+        OptionError, match=r"dataset\.name: 'ImageNet' must be text, one of CIFAR10"
+    ):
         load({"source": "torchvision", "name": "ImageNet", "root": str(tmp_path), **COMMON})
 
 
@@ -523,9 +526,7 @@ def test_unknown_and_repeated_classes(files):
 
 def test_file_listed_twice(files):
     options = files()
-    with pytest.raises(
-        InputError, match=r"dataset.train: .*train.parquet"
-    ):
+    with pytest.raises(InputError, match=r"dataset.train: .*train.parquet"):
         load({**options, "train": [options["train"]] * 2})
 
 
@@ -642,21 +643,21 @@ def test_unknown_embedded_name():
 
 # --- in a child ------------------------------------------------------------------------------
 
-BEGUN = artifacts.Provenance("data", {}, "c0de", {}, 0.0)
+BEGUN = Provenance("data", {}, "c0de", {}, 0.0)
 
 
 def test_a_child_prepares_what_is_loaded_here(files, tmp_path):
     options, paths = files(), [tmp_path / "out" / part for part in ("train", "test")]
     prepare(options, *paths, BEGUN)
     for path, wanted in zip(paths, load(options), strict=True):
-        found = artifacts.load_images(path)
+        found = load_images(path)
         assert torch.equal(found.pixels, wanted.pixels) and torch.equal(found.labels, wanted.labels)
         assert (found.class_names, found.normalisation) == (
             wanted.class_names,
             wanted.normalisation,
         )
         again = tmp_path / "again"
-        artifacts.save_images(again, wanted, BEGUN)
+        save_images(again, wanted, BEGUN)
         assert again.read_bytes() == path.read_bytes()
 
 

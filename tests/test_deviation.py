@@ -1,23 +1,22 @@
 """Rows of the trace against figures worked out by hand."""
 
-from functools import partial
 from math import isnan, nan, sqrt
 
 import pytest
 import torch
 
 from rdmdc.condensers.deviation import trace_rows
-from rdmdc.estimators.means import ESTIMATORS, Estimate
+from rdmdc.estimators.estimate import Drop, Estimate
+from rdmdc.estimators.mean import mean
+from rdmdc.estimators.truncated_mean import truncated_mean
 from rdmdc.rates import RateError
 
 # two clean embeddings, mean (2, 0), and two poisons; the plain mean of all is (2.5, 2)
 EMBEDDINGS = [[1.0, 0.0], [3.0, 4.0], [3.0, 0.0], [3.0, 4.0]]
 POISONED = [False, True, False, True]
 BEFORE = {"deviation_before": 2.5, "shift_before": sqrt(0.25 + 4)}  # ‖(6, 8)‖ / 4
-MEASURES = [f"{what}_{when}" for what in ("deviation", "shift") for when in ("before", "after")] + [
-    "recall",
-    "precision",
-]
+MEASURES = [f"{what}_{when}" for what in ("deviation", "shift") for when in ("before", "after")]
+MEASURES += ["distance_after", "recall", "precision"]
 
 
 def largest(classes, embeddings):
@@ -56,6 +55,7 @@ def test_row(kept, recall, precision, after):
         "precision": precision,
         "deviation_after": after,
         "shift_after": sqrt(5),  # from (2, 2) to (3, 0)
+        "distance_after": 2,  # from (2, 2) to (2, 0)
         **BEFORE,
     }
     row = row_of(kept)
@@ -77,7 +77,7 @@ def test_shift_is_not_defined_where_the_rest_is_too_small_to_filter():
 
     row = row_of([1, 1, 0, 0], estimator=failing)
     assert isnan(row["shift_after"])
-    assert row["recall"] == 0.5
+    assert (row["recall"], row["distance_after"]) == (0.5, 2)
 
 
 def test_each_class_is_estimated_again_by_itself_without_its_poisons():
@@ -87,14 +87,15 @@ def test_each_class_is_estimated_again_by_itself_without_its_poisons():
 
     def noted(classes, clean):
         seen.append((list(classes), clean.tolist()))
-        return ESTIMATORS["mean"](clean, [])
+        return mean(clean, [], None)
 
-    estimate = ESTIMATORS["mean"](embeddings, [])
+    estimate = mean(embeddings, [], None)
     rows = trace_rows(embeddings, poisoned, estimate, [7, 8, 9], noted)
     assert seen == [([7], [[[0, 1], [4, 5]]]), ([9], [[[16, 17]]])]
     assert [row["poisons"] for row in rows] == [1, 0, 2]
     for row in rows[::2]:  # of the mean itself, before and after are the same
         assert row["shift_after"] == pytest.approx(row["shift_before"])
+        assert row["distance_after"] == pytest.approx(row["shift_before"])
         assert row["deviation_after"] == pytest.approx(row["deviation_before"])
 
 
@@ -103,13 +104,12 @@ def test_a_filter_that_catches_all_leaves_nothing():
     drawn = torch.randn(1, 20, 3, generator=torch.Generator().manual_seed(0))
     drawn[0, :4] += 100
     poisoned = torch.arange(20)[None] < 4
-    estimator = partial(_truncated, drop="1/5")
+
+    def estimator(classes, vectors):
+        return truncated_mean(vectors, [], Drop("1/5"))
+
     (row,) = trace_rows(drawn, poisoned, estimator([0], drawn), [0], estimator)
     assert (row["recall"], row["precision"], row["deviation_after"]) == (1, 1, 0)
-    again = _truncated([0], drawn[:, 4:], drop="1/5").value[0]
+    again = estimator([0], drawn[:, 4:]).value[0]
     assert row["shift_after"] == pytest.approx(float((drawn[0, 4:].mean(0) - again).norm()))
     assert row["shift_before"] > 10 * row["shift_after"]
-
-
-def _truncated(classes, embeddings, drop):
-    return ESTIMATORS["truncated_mean"](embeddings, [], drop=drop)

@@ -1,311 +1,497 @@
-"""A digest follows names to what a job runs, and nothing else."""
+"""A digest changes with all code that can change a job's numbers, and with nothing else.
+
+The package is copied, a module of every room is edited, and the digests of all jobs over all
+plug-ins are compared: an edit must show in the jobs that reach it and in no other.
+"""
+
+from __future__ import annotations
 
 import ast
+import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
+from pathlib import Path
 
 import pytest
 
 from rdmdc.workflow import digest
 
-PACKAGE = digest.PACKAGE
-SOURCES = {
-    "start": '''
-"""A module."""
-from math import pi
+ROOT = Path(__file__).parents[1]
+
+ALL_DIGESTS = """
 import json
-from rdmdc import maths, tools as kit
-from rdmdc.shapes import Shape, area as surface
-from rdmdc.tools import TOOLS, plug
+from rdmdc import plugins
+from rdmdc.workflow.digest import digest
+from rdmdc.workflow.planning import lazily
 
-LIMIT = 3
-"""What a constant is."""
-STEP: int = 4
-IDLE = 5
+def of(stage, *modules):
+    return digest("rdmdc.workflow.stages." + stage, *modules)
 
-@plug
-def run(x):
-    """Run."""
-    # a comment
-    made = kit.polish(maths.double(x)) + TOOLS["hammer"](x)
-    return made + LIMIT * STEP + surface(Shape(x)) + pi + len(json.dumps(x))
+with lazily("torch", "pandas", "scipy"):
+    kinds = {kind: plugins.load(kind).plugins.values() for kind in plugins.KINDS}
+made = {"target": of("target"), "table": of("table")}
+for figure in ("targets", "poisons", "synthetic", "accuracy_asr"):
+    made[f"{figure}_figure"] = of(f"{figure}_figure")
+made["provenance_page"] = of("provenance_page")
+stages = {"data": "source", "victim": "network", "evaluate": "network"}
+for stage, kind in stages.items():
+    made |= {f"{stage}:{p.name}": of(stage, p.module) for p in kinds[kind]}
+network = "rdmdc.networks.mlp"
+for stage, kind in {"poison": "attack", "screen": "screen"}.items():
+    made |= {f"{stage}:{p.name}": of(stage, p.module, network) for p in kinds[kind]}
+for condenser in kinds["condenser"]:
+    made |= {
+        f"condense:{condenser.name}:{p.name}": of("condense", condenser.module, p.module, network)
+        for p in kinds["estimator"]
+    }
+print(json.dumps(made))
+"""
 
-def idle(x):
-    return maths.unused(x) + IDLE
-''',
-    "maths": """
-from rdmdc.shapes import corners
-FACTOR = 2
-def double(x):
-    return FACTOR * x
-def unused(x):
-    return 0
-""",
-    "shapes": """
-from rdmdc import maths
-class Shape:
-    side = 1
-    def grow(self):
-        return grown(self)
-def grown(shape):
-    return 7
-def area(shape):
-    return maths.corners(shape) + 8
-def corners(shape):
-    return 4
-def perimeter(shape):
-    return 9
-""",
-    "tools": """
-def plug(function):
-    return wrap(function)
-def wrap(function):
-    return function
-def hammer(x):
-    return 11
-def polish(x):
-    return 12
-TOOLS = {"hammer": hammer}
-""",
-}
+
+def all_digests(folder):
+    """The digest of every kind of job, by stage and plug-ins; networks are MLPs but for their own
+    jobs. A process of its own, as digests are kept in one."""
+    run = subprocess.run(
+        [sys.executable, "-B", "-c", ALL_DIGESTS],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """A copy of the package, and the digests before any edit."""
+    folder = tmp_path_factory.mktemp("digest")
+    shutil.copytree(
+        ROOT / "rdmdc", folder / "rdmdc", ignore=shutil.ignore_patterns("__pycache__", "*.parquet")
+    )
+    return folder, all_digests(folder)
 
 
 @pytest.fixture
-def package(tmp_path, monkeypatch):
-    """A folder in the package's place, to be filled and edited."""
-    monkeypatch.setattr(digest, "PACKAGE", tmp_path)
-    forget()
-    yield tmp_path
-    monkeypatch.undo()
-    forget()
+def editing(package):
+    """Changes a file of the copy and tells which jobs' digests differ; undone after the test."""
+    folder, before = package
+    changed = {}
+
+    def edited(name, change):
+        path = folder / name
+        changed.setdefault(path, path.read_text() if path.exists() else None)
+        text = change(changed[path])
+        assert text != changed[path], f"{name} is not edited"
+        path.write_text(text)
+
+    def differing():
+        after = all_digests(folder)
+        assert after.keys() == before.keys()
+        return {job for job in before if before[job] != after[job]}
+
+    edited.differing = differing
+    yield edited
+    for path, text in changed.items():
+        if text is None:
+            path.unlink()
+        else:
+            path.write_text(text)
+
+
+def jobs(before, *patterns):
+    """The jobs that fit the patterns; each pattern fits one at least."""
+    for pattern in patterns:
+        assert any(fnmatch(job, pattern) for job in before), pattern
+    return {job for job in before if any(fnmatch(job, pattern) for pattern in patterns)}
+
+
+# --- what shows ------------------------------------------------------------------------------
+
+
+def altering(name):
+    """One more statement in a function or method; comments are lost, and so they are nowhere."""
+
+    def change(source):
+        tree = node = ast.parse(source)
+        for part in name.split("."):
+            node = next(n for n in node.body if getattr(n, "name", None) == part)
+        node.body.append(ast.parse("altered = 1").body[0])
+        return ast.unparse(tree)
+
+    return change
+
+
+def replacing(old, new):
+    def change(source):
+        assert source.count(old) == 1, old
+        return source.replace(old, new)
+
+    return change
+
+
+COMPUTING = ("victim:*", "poison:*", "screen:*", "condense:*", "evaluate:*")
+CONVNET = ("victim:convnet", "evaluate:convnet")
+SORTING = ("condense:*:median", "condense:*:trimmed_mean")
+TRAINING = tuple(
+    f"screen:{name}" for name in ("spectral_signatures", "activation_clustering", "deep_knn")
+)
+PROJECTING = tuple(f"screen:{name}" for name in ("contrastive*", "density", "quantum_entropy"))
+CONTRAST = (*PROJECTING, "condense:*:contrastive_mean")
+FIGURES = ("*_figure",)
+TABLES = ("table", "accuracy_asr_figure")
+
+SHOWS = {  # file, edit, jobs that reach it
+    # the root
+    "rates.py": (altering("count"), ["data:*", *COMPUTING]),
+    "options.py": (altering("build"), ["data:*", *COMPUTING]),
+    "randomness.py": (altering("generator"), ["target", *COMPUTING]),
+    "records.py": (
+        altering("Normalisation.normalise"),
+        ["data:*", "target", *COMPUTING, *FIGURES],
+    ),
+    "training_data.py": (altering("TrainingData.pixels"), ["screen:*", "condense:*"]),
+    "contrast.py": (altering("top_contrast"), [*CONTRAST, "poison:adaptive_dm"]),
+    # models
+    "models/__init__.py": (lambda text: f"{text}\nimport torch\n", [*COMPUTING]),
+    "models/network.py": (altering("uniform"), [*COMPUTING]),
+    "models/running.py": (altering("_in_chunks"), [*COMPUTING]),
+    "models/augment.py": (
+        altering("augment"),
+        ["victim:*", "poison:*", "evaluate:*", "condense:*", *PROJECTING, *TRAINING],
+    ),
+    "models/training.py": (
+        altering("fit"),
+        ["victim:*", "evaluate:*", *TRAINING],
+    ),
+    "models/layers.py": (  # of all networks but the ConvNet
+        altering("draw_linear"),
+        ["poison:*", "screen:*", "condense:*", "victim:[!c]*", "evaluate:[!c]*"],
+    ),
+    "models/native/convnet.py": (altering("kernels"), [*CONVNET]),
+    "models/native/library.py": (altering("library"), [*CONVNET, *SORTING]),
+    "models/native/sorting.py": (altering("sort_samples"), [*SORTING]),
+    "models/native/convnet.c": (
+        lambda text: text.replace("0.25f", "0.5f", 1),
+        [*CONVNET, *SORTING],
+    ),
+    # plug-ins and what they share
+    "networks/convnet.py": (altering("ConvNet.embed"), [*CONVNET]),
+    "networks/vgg11.py": (altering("vgg11"), ["victim:vgg11", "evaluate:vgg11"]),
+    "datasets/split.py": (altering("unique"), ["data:*"]),
+    "datasets/decoding.py": (altering("load"), ["data:*"]),
+    "datasets/normalisation.py": (altering("normalisation"), ["data:*"]),
+    "datasets/preparing.py": (altering("prepared"), ["data:*"]),
+    "datasets/targets.py": (altering("draw"), ["target"]),
+    "sources/folder.py": (altering("class_folders"), ["data:folder"]),
+    "sources/parquet.py": (altering("read"), ["data:parquet", "data:embedded"]),
+    "attacks/crafting.py": (altering("craft"), ["poison:*"]),
+    "attacks/optimisers.py": (altering("sign_adam"), ["poison:*"]),
+    "attacks/dm_poison.py": (altering("dm_objective"), ["poison:dm_poison"]),
+    "attacks/gradient_matching.py": (altering("gradient_matching"), ["poison:gradient_matching"]),
+    "screens/screening.py": (altering("keep_without_top"), ["screen:*"]),
+    "screens/projecting.py": (altering("project"), [*PROJECTING]),
+    "screens/minorities.py": (
+        altering("otsu"),
+        ["screen:contrastive_minorities", "screen:activation_clustering"],
+    ),
+    "screens/oracle.py": (altering("oracle"), ["screen:oracle"]),
+    "estimators/estimate.py": (altering("mean_without_top"), ["condense:*"]),
+    "estimators/sorting.py": (altering("sort_samples"), [*SORTING]),
+    "estimators/mean.py": (altering("mean"), ["condense:*:mean"]),
+    "condensers/dm.py": (altering("dm"), ["condense:dm:*"]),
+    "condensers/task.py": (altering("sample_others"), ["condense:*"]),
+    "condensers/deviation.py": (altering("trace_rows"), ["condense:dm:*"]),
+    "metrics/evaluate.py": (altering("evaluate"), ["evaluate:*"]),
+    # storage: what is read and written as bytes
+    "storage/tensors.py": (
+        altering("load"),
+        ["data:*", "target", *COMPUTING, "targets_*", "poisons_*", "synthetic_*"],
+    ),
+    "storage/rows.py": (altering("_table"), ["poison:*", "s*:*", "c*:*", "e*:*", *TABLES]),
+    "storage/screenings.py": (altering("load_screening"), ["screen:*", "condense:*"]),
+    "storage/weights.py": (altering("load_weights"), ["victim:*", "poison:*"]),
+    # tables and figures
+    "reporting/tables.py": (altering("table"), [*TABLES]),
+    "reporting/figures.py": (altering("rendered"), [*FIGURES]),
+    "reporting/lineage.py": (altering("html"), ["provenance_page"]),
+    # stages
+    "workflow/stages/job.py": (altering("begin"), ["data:*", "target", *COMPUTING]),
+    "workflow/stages/computing.py": (altering("network_of"), [*COMPUTING]),
+    "workflow/stages/condense.py": (altering("run"), ["condense:*"]),
+    "workflow/stages/drawing.py": (altering("save"), [*FIGURES]),
+    "workflow/stages/poisons_figure.py": (altering("run"), ["poisons_figure"]),
+}
+
+
+@pytest.mark.parametrize("name", SHOWS)
+def test_an_edit_shows_in_the_jobs_that_reach_it_and_in_no_other(package, editing, name):
+    change, patterns = SHOWS[name]
+    editing(f"rdmdc/{name}", change)
+    assert editing.differing() == jobs(package[1], *patterns)
+
+
+def test_every_room_is_edited_here():
+    edited = {Path(name).parent.as_posix() for name in SHOWS}
+    rooms = {
+        path.parent.relative_to(ROOT / "rdmdc").as_posix()
+        for path in (ROOT / "rdmdc").rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    assert edited >= rooms - {"workflow"}, "workflow itself only plans"
+
+
+# --- what does not show ----------------------------------------------------------------------
+
+
+def said_otherwise(source):
+    """Comments, blank lines, line breaks, docstrings, words of errors and of options change."""
+    tree = ast.parse(source)
+    lines = source.splitlines(keepends=True)
+    for node in sorted(ast.walk(tree), key=lambda n: -getattr(n, "lineno", 0)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+            place = node.body[0].lineno - 1
+            indent = re.match(" *", lines[place]).group()
+            quoted = lines[place].replace('"""', '"""In other words: ', 1)
+            lines[place] = f"{indent}# a comment\n\n\n{quoted}"
+    text = re.sub(r'^"""', '"""In other words: ', "".join(lines), count=1)
+    text = re.sub(r'(Error\(\s*f?")(?=\w)', r"\1in other words: ", text)
+    text = re.sub(r'(\boption\(\s*")(?=\w)', r"\1in other words: ", text)
+    text = re.sub(r"^( +)(return \w+)$", r"\1# so\n\1\2", text, flags=re.MULTILINE)
+    return f"# a comment\n{text}\n\n# another\n"
+
+
+def test_words_show_nowhere(package, editing):
+    folder, _ = package
+    counts = {"docstring": 0, "Error(": 0, "option(": 0}
+    for path in sorted((folder / "rdmdc").rglob("*.py")):
+        before = path.read_text()
+        editing(path.relative_to(folder), said_otherwise)
+        after = path.read_text()
+        compile(after, path, "exec")
+        counts["docstring"] += after.count('"""In other words: ') - before.count('"""In other')
+        counts["Error("] += len(re.findall(r'Error\(\s*f?"in other words', after))
+        counts["option("] += len(re.findall(r'option\(\s*"in other words', after))
+    assert min(counts.values()) > 50, counts
+    assert editing.differing() == set()
+
+
+SILENT = {  # file: edits of what changes no number
+    "__init__.py": replacing('__version__ = "', '__version__ = "9.'),
+    "errors.py": altering("line"),
+    "plugins.py": altering("get"),
+    "progress.py": altering("Progress.__call__"),
+    "checkpoints.py": altering("NoCheckpoints.resume"),
+    "storage/guarded.py": altering("guarded"),
+    "storage/provenance.py": altering("sha256"),
+    "storage/reading.py": altering("reading"),
+    "storage/job_checkpoints.py": altering("JobCheckpoints.offer"),
+    "storage/writing.py": altering("write"),
+    "storage/verify.py": altering("verify"),
+    "workflow/digest.py": altering("DigestError"),
+    "workflow/presets.py": altering("complete"),
+    "workflow/checks.py": altering("check"),
+    "workflow/keys.py": altering("Preset"),
+    "workflow/resources.py": altering("memory_mb"),
+    "workflow/planning.py": altering("_Later"),
+    "workflow/job_options.py": altering("condense"),
+    "__main__.py": altering("main"),
+    "models/native/convnet.c": lambda text: (
+        "/* a word,\n   one more */" + text.replace("\n", "\n\n")
+    ),
+}
+
+
+def test_what_changes_no_number_shows_nowhere(editing):
+    for name, change in SILENT.items():
+        editing(f"rdmdc/{name}", change)
+    assert editing.differing() == set()
+
+
+def test_reporting_shows_in_no_job_that_computes(package, editing):
+    folder, before = package
+    for path in (folder / "rdmdc/reporting").glob("*.py"):
+        editing(path.relative_to(folder), lambda text: f"{text}\naltered = 1\n")
+    assert editing.differing() == jobs(before, "table", *FIGURES, "provenance_page")
+
+
+def test_another_plugin_shows_nowhere(package, editing):
+    folder, _ = package
+    source = (folder / "rdmdc/estimators/mean.py").read_text()
+    editing("rdmdc/estimators/zero.py", lambda _: source.replace("def mean(", "def zero("))
+    after = all_digests(folder)
+    new = {job for job in after if job not in package[1]}
+    assert new == {"condense:dm:zero"}
+    assert {job: after[job] for job in package[1]} == package[1]
+
+
+def test_two_plugins_have_two_digests(package):
+    _, before = package
+    for kind in ("data", "victim", "poison", "screen", "condense", "evaluate"):
+        own = [value for job, value in before.items() if job.startswith(f"{kind}:")]
+        assert len(set(own)) == len(own) > 0
+
+
+# --- nothing is overlooked -------------------------------------------------------------------
+
+IMPORTED = """
+import json, os, sys
+from importlib import import_module
+import matplotlib.figure, numpy, pyarrow.parquet
+from rdmdc.workflow.digest import CHANGES_NO_NUMBER, reached
+from rdmdc.workflow.planning import lazily
+
+reached("rdmdc.rates")  # the import graph, for all children
+
+def overlooked(name):
+    with lazily("torch", "pandas", "scipy"):
+        before = set(sys.modules)
+        import_module(name)
+    mine = {n for n in set(sys.modules) - before if n.partition(".")[0] == "rdmdc"}
+    return sorted(mine - reached(name) - CHANGES_NO_NUMBER)
+
+for name in sys.argv[1:]:
+    if (child := os.fork()) == 0:
+        print(json.dumps([name, overlooked(name)]), flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+def test_a_digest_counts_all_that_python_imports():
+    """Python's own account of what a stage or a plug-in imports when it is imported first."""
+    rooms = ["workflow/stages", "attacks", "screens", "condensers", "estimators", "networks"]
+    paths = [path for room in [*rooms, "sources"] for path in (ROOT / "rdmdc" / room).glob("*.py")]
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in sorted(paths)
+        if path.stem != "__init__"
+    ]
+    run = subprocess.run(
+        [sys.executable, "-c", IMPORTED, *names], capture_output=True, text=True, check=True
+    )
+    overlooked = dict(map(json.loads, run.stdout.splitlines()))
+    assert list(overlooked) == names
+    for name, modules in overlooked.items():
+        assert set(modules) <= {"rdmdc.storage"}, name  # the package of what reads sidecars
+
+
+# --- plug-ins of other packages --------------------------------------------------------------
+
+OTHERS = {
+    "mending/__init__.py": '"""Estimators of others."""\n',
+    "mending/robust.py": (
+        "from mending.inner.weights import weigh\nfrom rdmdc import plugins\n"
+        "from rdmdc.estimators.estimate import Estimate\n\n"
+        "TABLE = 'table.txt'\n\n\n"
+        "@plugins.estimator()\ndef robust(vectors, generators, options):\n"
+        '    """Robust."""\n    return Estimate(weigh(vectors), None)\n'
+    ),
+    "mending/inner/__init__.py": "",
+    "mending/inner/weights.py": (
+        "from . import sums\n\n\ndef weigh(vectors):\n"
+        '    """Weigh."""\n    return sums.total(vectors) / 2\n'
+    ),
+    "mending/inner/sums.py": "def total(vectors):\n    return vectors.sum(1)\n",
+    "mending/table.txt": "1 2 3\n",
+    "mending/unused.py": "NUMBER = 1\n",
+    "alone.py": (
+        "import torch\nfrom rdmdc import plugins, rates\n\n\n"
+        "@plugins.estimator()\ndef alone(vectors, generators, options):\n"
+        '    """Alone."""\n    return rates.count("1/10", 3)\n'
+    ),
+}
+DIGEST = (
+    "import sys; from rdmdc.workflow.digest import digest;"
+    "print(digest('rdmdc.workflow.stages.condense', sys.argv[1]))"
+)
 
 
 @pytest.fixture
-def made_up(package, monkeypatch):
-    monkeypatch.setattr(digest, "REGISTRIES", {"tools.TOOLS"})
-    for module, source in SOURCES.items():
-        (package / f"{module}.py").write_text(source)
-    return package
+def others(tmp_path):
+    """A folder with a copy of this package, a package of others and a module of others."""
+    ignored = shutil.ignore_patterns("__pycache__", "*.parquet")
+    shutil.copytree(ROOT / "rdmdc", tmp_path / "rdmdc", ignore=ignored)
+    for name, text in OTHERS.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
 
 
-@pytest.fixture
-def copied(package):
-    for path in (*PACKAGE.glob("*.py"), *PACKAGE.glob("*.c")):
-        shutil.copy(path, package)
-    return package
-
-
-def forget():
-    for function in vars(digest).values():
-        if hasattr(function, "cache_clear"):
-            function.cache_clear()
-
-
-def edit(folder, module, old, new):
-    path = folder / f"{module}.py"
-    source = path.read_text()
-    assert source.count(old) == 1, old
-    path.write_text(source.replace(old, new))
-    forget()
-
-
-# --- a made-up package -----------------------------------------------------------------------
-
-REACHED = {
-    "itself": ("start", "surface(Shape(x)) + pi", "surface(Shape(x)) - pi"),
-    "constant": ("start", "LIMIT = 3", "LIMIT = 4"),
-    "annotated constant": ("start", "STEP: int = 4", "STEP: int = 3"),
-    "decorator": ("tools", "return wrap(function)", "return wrap(wrap(function))"),
-    "what a decorator calls": ("tools", "    return function\n", "    return lambda: function\n"),
-    "from rdmdc import x, x.f": ("maths", "FACTOR * x", "x * FACTOR"),
-    "its constant": ("maths", "FACTOR = 2", "FACTOR = 3"),
-    "from rdmdc import x as y, y.f": ("tools", "return 12", "return 13"),
-    "from rdmdc.x import f as g": ("shapes", "+ 8", "+ 9"),
-    "an imported class's attribute": ("shapes", "side = 1", "side = 2"),
-    "its method": ("shapes", "return grown(self)", "return grown(self) + 1"),
-    "what its method calls": ("shapes", "return 7", "return 6"),
-    "x.f that x imports from y": ("shapes", "return 4", "return 5"),
-    "default": ("start", "def run(x):", "def run(x=1):"),
-}
-NOT_REACHED = {
-    "docstring": ("start", '"""Run."""', '"""Run it, said better."""'),
-    "no docstring": ("start", '    """Run."""\n', ""),
-    "new docstring": ("maths", "def double(x):", 'def double(x):\n    """Twice."""'),
-    "class docstring": ("shapes", "class Shape:", 'class Shape:\n    """A shape."""'),
-    "constant's docstring": ("start", '"""What a constant is."""', '"""Three."""'),
-    "comment": ("start", "# a comment", "# another comment"),
-    "comment in a callee": ("maths", "    return FACTOR", "    # twice\n    return FACTOR"),
-    "blank lines": ("start", "    made =", "\n\n    made ="),
-    "line break": ("start", "LIMIT * STEP", "(LIMIT\n        * STEP)"),
-    "another function": ("start", "+ IDLE", "- IDLE"),
-    "another constant": ("start", "IDLE = 5", "IDLE = 6"),
-    "another module's function": ("maths", "return 0", "return 1"),
-    "another imported module's function": ("shapes", "return 9", "return 10"),
-    "registry": ("tools", '{"hammer": hammer}', '{"hammer": hammer, "polish": polish}'),
-    "what a registry names": ("tools", "return 11", "return 12.5"),
-    "new function": ("tools", "TOOLS =", "def saw(x):\n    return 14\nTOOLS ="),
-    "import": ("start", "from math import pi", "from math import pi, tau"),
-}
-
-
-@pytest.mark.parametrize("change", REACHED.values(), ids=REACHED)
-def test_an_edit_of_what_is_reached_shows(made_up, change):
-    before = digest.digest("start.run")
-    edit(made_up, *change)
-    assert digest.digest("start.run") != before
-
-
-@pytest.mark.parametrize("change", NOT_REACHED.values(), ids=NOT_REACHED)
-def test_any_other_edit_does_not(made_up, change):
-    before = digest.digest("start.run")
-    edit(made_up, *change)
-    assert digest.digest("start.run") == before
-
-
-def test_a_registrys_entry_that_is_named_shows(made_up):
-    before = digest.digest("start.run", "tools.hammer")
-    assert before != digest.digest("start.run")
-    edit(made_up, "tools", "return 11", "return 12.5")
-    assert digest.digest("start.run", "tools.hammer") != before
-
-
-def test_form_of_a_digest(made_up):
-    made = digest.digest("start.run", "tools.hammer")
-    assert len(made) == 16
-    assert int(made, 16) >= 0
-    assert digest.digest("tools.hammer", "start.run", "tools.hammer") == made
+def digest_in(folder, module):
+    run = subprocess.run(
+        [sys.executable, "-B", "-c", DIGEST, module],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
 
 
 @pytest.mark.parametrize(
-    ("name", "fault"),
+    ("module", "file", "change", "shows"),
     [
-        ("maths.nothing", "rdmdc.maths defines no 'nothing'"),
-        ("nowhere.double", "rdmdc has no module 'nowhere'"),
-        ("maths", "rdmdc.maths defines no ''"),
+        ("mending.robust", "mending/robust.py", replacing("weigh(v", "-weigh(v"), True),
+        ("mending.robust", "mending/inner/weights.py", replacing("/ 2", "/ 3"), True),
+        ("mending.robust", "mending/inner/sums.py", replacing("sum(1)", "mean(1)"), True),
+        ("mending.robust", "mending/__init__.py", lambda text: f"{text}\nimport torch\n", True),
+        ("mending.robust", "mending/table.txt", replacing("3", "4"), True),
+        ("mending.robust", "rdmdc/estimators/estimate.py", altering("mean_without_top"), True),
+        ("mending.robust", "mending/robust.py", replacing("Robust.", "More robust."), False),
+        ("mending.robust", "mending/inner/weights.py", said_otherwise, False),
+        ("mending.robust", "mending/unused.py", replacing("1", "2"), False),
+        ("mending.robust", "alone.py", replacing("3", "4"), False),
+        ("mending.robust", "rdmdc/estimators/median.py", altering("median"), False),
+        ("alone", "alone.py", replacing("3", "4"), True),
+        ("alone", "rdmdc/rates.py", altering("count"), True),
+        ("alone", "alone.py", replacing("Alone.", "All alone."), False),
+        ("alone", "mending/robust.py", replacing("weigh(v", "-weigh(v"), False),
+        ("alone", "rdmdc/estimators/median.py", altering("median"), False),
     ],
 )
-def test_unknown_name(made_up, name, fault):
-    with pytest.raises(digest.DigestError, match=fault):
-        digest.digest("start.run", name)
+def test_a_plugin_of_others(others, module, file, change, shows):
+    before = digest_in(others, module)
+    path = others / file
+    text = path.read_text()
+    path.write_text(change(text))
+    assert path.read_text() != text
+    assert (digest_in(others, module) != before) == shows
 
 
-def test_unknown_name_in_the_code(made_up):
-    edit(made_up, "start", "maths.double(x)", "maths.treble(x)")
-    with pytest.raises(digest.DigestError, match=r"rdmdc\.maths defines no 'treble'"):
-        digest.digest("start.run")
+def test_a_file_beside_need_not_be_text(others):
+    path = others / "mending/table.txt"
+    path.write_bytes(bytes(range(256)))
+    before = digest_in(others, "mending.robust")
+    path.write_bytes(bytes(range(255)))
+    assert digest_in(others, "mending.robust") != before
 
 
-# --- this package ----------------------------------------------------------------------------
-
-MEAN = ("condense.condense", "estimators.mean")
-SPECTRAL = ("condense.condense", "estimators.spectral_mean")
-FOLDER = ("stages.data", "sources.folder", "sources.class_folders")
+# --- itself ----------------------------------------------------------------------------------
 
 
-def alter(folder, name):
-    """Insert a statement into a function or a class's method, and lose the module's comments."""
-    module, *path = name.split(".")
-    file = folder / f"{module}.py"
-    tree = node = ast.parse(file.read_text())
-    for part in path:
-        node = next(n for n in node.body if getattr(n, "name", None) == part)
-    node.body.append(ast.parse("altered = 1").body[0])
-    file.write_text(ast.unparse(tree))
-    forget()
+def test_form_of_a_digest():
+    made = digest.digest("rdmdc.workflow.stages.condense", "rdmdc.estimators.mean")
+    assert re.fullmatch("[0-9a-f]{16}", made)
+    again = ("rdmdc.estimators.mean", "rdmdc.workflow.stages.condense", "rdmdc.estimators.mean")
+    assert digest.digest(*again) == made
 
 
-@pytest.mark.parametrize(
-    ("roots", "name", "shows"),
-    [
-        (MEAN, "estimators.mean", True),
-        (MEAN, "estimators.Estimate", True),
-        (MEAN, "augment.augment", True),
-        (MEAN, "networks.ConvNet.embed", True),
-        (MEAN, "networks.embed_all", True),
-        (MEAN, "native.embed", True),
-        (MEAN, "records.Normalisation.normalise", True),
-        (MEAN, "randomness.generator", True),
-        (MEAN, "deviation.trace_rows", True),
-        (MEAN, "estimators.spectral_mean", False),
-        (MEAN, "estimators.top_direction", False),
-        (MEAN, "augment.crop", False),
-        (MEAN, "attacks.dm", False),
-        (MEAN, "report.table", False),
-        (SPECTRAL, "estimators.spectral_mean", True),
-        (SPECTRAL, "estimators.top_direction", True),
-        (SPECTRAL, "estimators._mean_without_top", True),
-        (SPECTRAL, "rates.dropped", True),
-        (SPECTRAL, "estimators.median", False),
-        (FOLDER, "sources.class_folders", True),
-        (FOLDER, "sources.tiny_imagenet", False),
-        (FOLDER, "sources.parquet", False),
-        (FOLDER, "datasets._decode", True),
-        (("augment.crop",), "augment._resample", True),
-        (("augment.color",), "augment._resample", False),
-        (("report.table",), "condense.condense", False),
-    ],
-)
-def test_what_a_stage_reaches(copied, roots, name, shows):
-    before = digest.digest(*roots)
-    alter(copied, name)
-    assert (digest.digest(*roots) != before) == shows
+@pytest.mark.parametrize("name", ["rdmdc.nowhere", "rdmdc.estimators.nowhere", "no_such_package.x"])
+def test_an_unknown_module_is_told(name):
+    with pytest.raises(digest.DigestError, match=f"there is no module '{name}'"):
+        digest.digest(name)
 
 
-def test_c_code_shows_and_its_comments_do_not(copied):
-    before = digest.digest(*MEAN)
-    source = copied / "convnet.c"
-    source.write_text("/* a word\n more */" + source.read_text())
-    forget()
-    assert digest.digest(*MEAN) == before
-    source.write_text(source.read_text().replace("0.25f", "0.5f", 1))
-    forget()
-    assert digest.digest(*MEAN) != before
-
-
-def test_an_appended_estimator_changes_no_digest(copied):
-    before = [digest.digest(*MEAN), digest.digest(*SPECTRAL)]
-    with open(copied / "estimators.py", "a") as file:
-        file.write("\n\ndef new(embeddings, generators):\n    return None\n")
-    edit(copied, "estimators", "for f in (mean, median,", "for f in (new, mean, median,")
-    assert [digest.digest(*MEAN), digest.digest(*SPECTRAL)] == before
-    digest.digest("estimators.new")
-
-
-@pytest.mark.parametrize("name", sorted(digest.REGISTRIES))
-def test_registries_exist(name):
-    digest.digest(name)
-
-
-@pytest.mark.parametrize("module", sorted(path.stem for path in PACKAGE.glob("*.py")))
-def test_nothing_is_written_in_a_form_that_a_digest_overlooks(module):
-    """Each name is defined once, plainly, at the top level, as is each import of this package."""
-    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
-    names = []
-    for statement in tree.body:
-        match statement:
-            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-                names.append(name)
-            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
-                names.append(name)
-            case ast.Import() | ast.ImportFrom() | ast.Expr(value=ast.Constant()):
-                pass
-            case _:
-                assert ast.unparse(statement).startswith("if __name__ == '__main__':")
-    assert len(names) == len(set(names))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            assert not any(alias.name.split(".")[0] == "rdmdc" for alias in node.names)
-        if isinstance(node, ast.ImportFrom):
-            assert node.level == 0
-            assert node in tree.body or not node.module.startswith("rdmdc")
-    for name in names:
-        digest.digest(f"{module}.{name}")
-
-
-def test_digest_imports_nothing():
+def test_a_digest_imports_nothing():
     code = (
-        "import sys; from rdmdc.workflow.digest import digest; digest('condense.condense');"
+        "import sys; from rdmdc.workflow.digest import digest;"
+        "digest('rdmdc.workflow.stages.condense', 'rdmdc.condensers.dm');"
         "sys.exit('torch' in sys.modules or 'rdmdc.condensers.dm' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

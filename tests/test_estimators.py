@@ -1,6 +1,6 @@
 """Estimators against float64 loops and numpy.linalg.eigh, and the properties they promise."""
 
-import inspect
+import dataclasses
 
 import numpy as np
 import pytest
@@ -8,19 +8,37 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rdmdc.estimators.means import ESTIMATORS, top_direction
+from rdmdc import plugins
+from rdmdc.estimators.estimate import Others
+from rdmdc.estimators.spectral_mean import top_direction
 from rdmdc.randomness import generator
 from rdmdc.rates import RateError
 
-OPTIONS = {
-    "mean": {},
-    "median": {},
-    "trimmed_mean": {"drop": "3/10"},
-    "truncated_mean": {"drop": "3/10"},
-    "spectral_mean": {"drop": "3/10", "power_iterations": 200},
-    "random_mean": {"drop": "3/10"},
+VALUES = {
+    "drop": "3/10",
+    "power_iterations": 200,
+    "rounds": 2,
+    "alpha": 4.0,
+    "iterations": 300,
+    "others": 60,
+    "ridge": 0.1,
 }
-FILTERS = [name for name, options in OPTIONS.items() if "drop" in options]
+"""Options of every estimator, by name."""
+ESTIMATORS = plugins.load("estimator").plugins
+
+
+def options_of(name, **changed):
+    """The options of an estimator, None where it has none; what it has not is not changed."""
+    options = ESTIMATORS[name].options
+    if options is None:
+        return None
+    names = [field.name for field in dataclasses.fields(options)]
+    return options(**{field: (VALUES | changed)[field] for field in names})
+
+
+FILTERS = [name for name in ESTIMATORS if hasattr(options_of(name), "drop")]
+WHOLE = [name for name in FILTERS if name != "trimmed_mean"]
+"""Those that leave whole samples out."""
 SHAPES = [(1, 100, 8), (3, 64, 20), (4, 7, 3), (2, 256, 100), (2, 5, 30)]
 BIG = {"max_examples": 60, "deadline": None}
 
@@ -29,10 +47,14 @@ def draws(classes, *purpose):
     return [generator("test", *purpose, c) for c in range(classes)]
 
 
-def apply(name, embeddings, generators=None, **changed):
-    chosen = {k: v for k, v in changed.items() if k in OPTIONS[name]}
-    generators = generators or draws(len(embeddings))
-    return ESTIMATORS[name](embeddings, generators, **OPTIONS[name] | chosen)
+def apply(name, vectors, generators=None, classes=None, **changed):
+    """An estimator's estimate; what is compared across classes are Gaussians of other classes."""
+    arguments = [vectors, generators or draws(len(vectors)), options_of(name, **changed)]
+    if ESTIMATORS[name].facts["across_classes"]:
+        rows = torch.randn(90, vectors.shape[2], generator=generator("others"))
+        arguments.append(Others(rows.to(vectors), torch.arange(90) % 9 + 100))
+        arguments.append(range(len(vectors)) if classes is None else classes)
+    return ESTIMATORS[name](*arguments)
 
 
 def spiked(classes, n, d, seed=0, dtype=torch.float32):
@@ -85,12 +107,6 @@ def assert_relative(value, expected):
 
 
 # --- against the references ------------------------------------------------------------------
-
-
-def test_every_estimator_is_tested():
-    assert list(OPTIONS) == list(ESTIMATORS)
-    drops = [n for n, f in ESTIMATORS.items() if "drop" in inspect.signature(f).parameters]
-    assert drops == FILTERS
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -173,13 +189,16 @@ def test_median_is_numpys(n):
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_kept_says_what_was_averaged(name):
-    """Whole samples, or None; mean keeps all."""
-    kept = apply(name, spiked(2, 100, 4)).kept
-    if name in ("median", "trimmed_mean"):
-        assert kept is None
-    else:
-        assert kept.dtype == torch.bool
-        assert kept.sum(1).tolist() == [100 if name == "mean" else 70] * 2
+    """Whole samples, or None where no whole sample is kept; the mean keeps all."""
+    embeddings = spiked(2, 100, 4)
+    estimate = apply(name, embeddings)
+    if name in ("median", "trimmed_mean", "geometric_median"):
+        assert estimate.kept is None
+        return
+    assert estimate.kept.dtype == torch.bool
+    assert estimate.kept.sum(1).tolist() == [70 if name in WHOLE else 100] * 2
+    for value, kept, samples in zip(estimate.value, estimate.kept, embeddings, strict=True):
+        torch.testing.assert_close(value, samples[kept].mean(0))
 
 
 # --- properties ------------------------------------------------------------------------------
@@ -193,7 +212,7 @@ def test_batched_is_one_by_one(name, dtype):
     together = apply(name, embeddings, power_iterations=2)
     assert together.value.dtype == dtype
     for c in range(5):
-        alone = apply(name, embeddings[c : c + 1], draws(5)[c : c + 1], power_iterations=2)
+        alone = apply(name, embeddings[c : c + 1], draws(5)[c : c + 1], [c], power_iterations=2)
         torch.testing.assert_close(alone.value[0], together.value[c], rtol=1e-6, atol=1e-6)
         if together.kept is not None:
             assert torch.equal(alone.kept[0], together.kept[c])
@@ -224,14 +243,25 @@ def test_estimate_is_inside_the_samples_and_moves_with_them(name, n, d, seed, sh
     torch.testing.assert_close(moved, value + shift, rtol=1e-9, atol=1e-9)
 
 
-BREAKDOWN = [("mean", 0), ("median", 49), ("trimmed_mean", 15), ("truncated_mean", 30)]
-BREAKDOWN += [("spectral_mean", 30), ("random_mean", 0)]
+BREAKDOWN = {
+    "mean": (0, 1),
+    "median": (49, 50),
+    "geometric_median": (40, 51),
+    "trimmed_mean": (15, 16),
+    "random_mean": (0, 31),
+    "truncated_mean": (30, 31),
+    "spectral_mean": (30, 31),
+    "iterated_spectral_mean": (30, 31),
+    "quantum_entropy_mean": (30, 31),
+    "contrastive_mean": (30, 31),
+}
+"""How many outliers of 100 an estimator survives, and how many it does not."""
 
 
-@pytest.mark.parametrize(("name", "outliers"), BREAKDOWN)
+@pytest.mark.parametrize("name", ESTIMATORS)
 @pytest.mark.parametrize("far", [1e3, 1e9, -1e9])
-def test_breakdown(name, outliers, far):
-    """Of 100: so many outliers at one place leave the estimate among the rest; more do not."""
+def test_breakdown(name, far):
+    """So many outliers at one place leave the estimate among the rest; more do not."""
 
     def polluted(count):
         embeddings = spiked(2, 100, 5, dtype=torch.float64)
@@ -241,9 +271,9 @@ def test_breakdown(name, outliers, far):
         inside = (value >= clean.amin(1)) & (value <= clean.amax(1))
         return bool(inside.all()), float(value.abs().max())
 
-    assert polluted(outliers)[0]
-    beyond = 31 if name == "random_mean" else outliers + 1
-    inside, size = polluted(beyond)
+    survived, fatal = BREAKDOWN[name]
+    assert polluted(survived)[0]
+    inside, size = polluted(fatal)
     assert not inside
     assert size >= abs(far) / 100
 
@@ -261,7 +291,7 @@ def test_few_far_outliers_are_survived(name, n, d, seed, far, data):
     outliers = torch.tensor(far * np.sign(numbers.normal(size=d))).expand(1, count, d)
     estimate = apply(name, torch.cat([outliers, clean], 1))
     assert estimate.value.abs().max() <= 1 + 1e-9
-    if name in ("truncated_mean", "spectral_mean"):
+    if name in WHOLE and name != "random_mean":
         assert not estimate.kept[0, :count].any()
 
 
@@ -273,7 +303,7 @@ def test_identical_embeddings(name, value):
     estimate = apply(name, embeddings)
     torch.testing.assert_close(estimate.value, embeddings[:, 0], rtol=1e-6, atol=0)
     if estimate.kept is not None:
-        assert estimate.kept.sum(1).tolist() == [30 if name == "mean" else 21] * 2
+        assert estimate.kept.sum(1).tolist() == [21 if name in WHOLE else 30] * 2
 
 
 def test_no_spread_has_no_direction_and_ties_drop_the_earlier():
@@ -292,7 +322,7 @@ def test_nothing_left(name, drop, n):
 @pytest.mark.parametrize(("n", "k"), [(100, 30), (256, 77)])
 def test_k_is_exact(n, k):
     embeddings = spiked(1, n, 3)
-    for name in ("truncated_mean", "spectral_mean", "random_mean"):
+    for name in WHOLE:
         assert int((~apply(name, embeddings).kept).sum()) == k
     expected = without_extremes(embeddings[0].double().numpy(), k // 2)
     np.testing.assert_allclose(apply("trimmed_mean", embeddings).value[0], expected, rtol=1e-6)

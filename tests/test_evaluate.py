@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from rdmdc.metrics import evaluate as module
+from rdmdc.metrics.evaluate import NO_TARGET, evaluate
 from rdmdc.models import training
-from rdmdc.metrics.evaluate import evaluate
+from rdmdc.models.training import Schedule, fit
 from rdmdc.randomness import generator
 from rdmdc.records import Normalisation, RecordError, SyntheticSet, Target
-from rdmdc.models.training import Schedule, fit
 
 SCHEDULE = Schedule(
     epochs=60,
@@ -90,6 +90,15 @@ def test_a_row_per_network_and_target(run):
     assert rows.true_label.tolist() == [0, 0, 2] * 3
     assert rows.adversarial_label.tolist() == [1, 2, 0] * 3
     assert rows.groupby("network").accuracy.nunique().tolist() == [1, 1, 1]
+
+
+def test_without_targets_a_row_has_the_network_and_its_accuracy(run):
+    rows, scored = run(targets=[]), run()
+    assert list(rows.columns) == list(scored.columns)
+    assert rows.network.tolist() == [0, 1]
+    assert rows.accuracy.tolist() == scored.groupby("network").accuracy.first().tolist()
+    for name, value in NO_TARGET.items():
+        assert (rows[name].isna() if value != value else rows[name] == -1).all()
 
 
 def test_scores_are_an_independent_count(

@@ -12,7 +12,6 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from rdmdc.reporting import figures
 from rdmdc.records import (
     LabelledImages,
     Normalisation,
@@ -21,6 +20,7 @@ from rdmdc.records import (
     SyntheticSet,
     Target,
 )
+from rdmdc.reporting import figures
 
 NAMES = ("Activities", "Animals & Nature", "Objects", "Smileys & Emotion", "US$ and CA$")
 NORMALISATION = Normalisation((0.7, 0.6, 0.5), (0.3, 0.2, 0.1))
@@ -61,7 +61,7 @@ def condensed(classes: tuple[str, ...] = NAMES, channels: int = 3, ipc: int = 2)
 def table(attacks: dict[str, float | None], methods: tuple[str, ...]) -> pd.DataFrame:
     rows = [
         {
-            "method": method,
+            "label": method,
             "attack": attack,
             "eps": eps,
             "accuracy_mean": 44.0 - i,

@@ -17,17 +17,21 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
 import torch
+from kinds import KINDS, NAMES, NORMALISATION, OPTIONS, inputs
 from PIL import Image
-from test_artifacts import KINDS, NAMES, NORMALISATION, OPTIONS, inputs
 from test_datasets import encoded, files, image, table, tree  # noqa: F401
 
 from rdmdc.datasets import decoding
 from rdmdc.datasets.preparing import prepare
 from rdmdc.datasets.split import DatasetError
+from rdmdc.errors import ArtifactError
 from rdmdc.records import Normalisation, RecordError, SyntheticSet, Target
 from rdmdc.sources import folder, parquet
-from rdmdc.storage import artifacts, rows
-from rdmdc.storage.artifacts import ArtifactError, Provenance
+from rdmdc.storage import rows
+from rdmdc.storage.images import load_images
+from rdmdc.storage.provenance import Provenance, verified
+from rdmdc.storage.rows import load_rows
+from rdmdc.storage.weights import load_weights
 
 BEGUN = Provenance("a stage", OPTIONS, "c0de", {}, 0.0)
 
@@ -94,13 +98,13 @@ def test_metadata_that_are_none(tmp_path, raw):
     content = pa.table({"a": [1]}).replace_schema_metadata({b"rdmdc": raw})
     pq.write_table(content, tmp_path / "x")
     with pytest.raises(ArtifactError, match="x: damaged or of another kind"):
-        artifacts.load_rows(tmp_path / "x", "scores")
+        load_rows(tmp_path / "x", "scores")
 
 
 def test_metadata_that_are_too_large(tmp_path):
     for size, fault in ((5 << 20, "metadata of more than 4194304"), (9 << 20, "header of more")):
         with pytest.raises(ArtifactError, match=fault):
-            artifacts.load_images(rewritten(tmp_path / "x", "images", more="a" * size))
+            load_images(rewritten(tmp_path / "x", "images", more="a" * size))
 
 
 def test_what_a_file_says_cannot_flood_or_steer_a_terminal(tmp_path, capsys):
@@ -153,7 +157,7 @@ def test_millions_of_rows_in_a_few_bytes(tmp_path):
     path = lying(tmp_path / "x", "trace", {"class": np.zeros(40_000_000, np.int64)})
     assert path.stat().st_size < 200_000
     with pytest.raises(ArtifactError, match=r"x: (too little memory|needs more than)"):
-        artifacts.load_rows(path, "trace")
+        load_rows(path, "trace")
 
 
 def test_a_page_that_decompresses_to_far_more(tmp_path, monkeypatch):
@@ -162,7 +166,7 @@ def test_a_page_that_decompresses_to_far_more(tmp_path, monkeypatch):
     path = lying(tmp_path / "x", "trace", {"condition": values}, use_dictionary=False)
     assert path.stat().st_size < 100_000
     with pytest.raises(ArtifactError, match=r"x: (too little memory|needs more than)"):
-        artifacts.load_rows(path, "trace")
+        load_rows(path, "trace")
 
 
 def test_a_long_text_in_every_row(tmp_path):
@@ -170,7 +174,7 @@ def test_a_long_text_in_every_row(tmp_path):
     path = lying(tmp_path / "x", "trace", {"condition": texts})
     assert path.stat().st_size < 10_000
     with pytest.raises(ArtifactError, match=r"x: (too little memory|needs more than)"):
-        artifacts.load_rows(path, "trace")
+        load_rows(path, "trace")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +183,7 @@ def test_a_long_text_in_every_row(tmp_path):
 )
 def test_columns_of_a_type_that_rows_never_have(tmp_path, column):
     with pytest.raises(ArtifactError, match=r"a column is none of .*int64"):
-        artifacts.load_rows(lying(tmp_path / "x", "trace", {"a": column}), "trace")
+        load_rows(lying(tmp_path / "x", "trace", {"a": column}), "trace")
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
@@ -213,7 +217,7 @@ def test_headers_of_weights_that_lie(tmp_path, header):
     text = json.dumps({"__metadata__": metadata, **header}).encode()
     (tmp_path / "x").write_bytes(struct.pack("<Q", len(text)) + text + bytes(8))
     with pytest.raises(ArtifactError, match="x: damaged or of another kind"):
-        artifacts.load_weights(tmp_path / "x")
+        load_weights(tmp_path / "x")
 
 
 @pytest.mark.parametrize("length", [2**63, 10**12, 100_000_001])
@@ -222,13 +226,13 @@ def test_headers_of_weights_that_are_too_long(tmp_path, length):
         file.write(struct.pack("<Q", length))
         file.truncate(200_000_000)  # takes no room on the disk
     with pytest.raises(ArtifactError, match="x: damaged or of another kind"):
-        artifacts.load_weights(tmp_path / "x")
+        load_weights(tmp_path / "x")
 
 
 def test_weights_are_loaded_without_running_code(tmp_path):
     torch.save({"w": torch.zeros(2)}, tmp_path / "x")
     with pytest.raises(ArtifactError, match="x: damaged or of another kind"):
-        artifacts.load_weights(tmp_path / "x")
+        load_weights(tmp_path / "x")
     safetensors.torch.save_file({"w": torch.zeros(2)}, tmp_path / "x")
 
 
@@ -348,4 +352,4 @@ def test_no_file_outside_is_read_for_a_sidecar(tmp_path):
     KINDS["target"][0](
         path, KINDS["target"][2], Provenance("a", {}, "", {"/dev/zero": "0" * 64}, 0.0)
     )
-    assert artifacts.verified(path)
+    assert verified(path)

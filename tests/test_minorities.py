@@ -38,6 +38,17 @@ def test_two_groups_are_found_one_after_the_other():
     assert min(first.separation, second.separation) > 0.85
 
 
+def test_members_of_the_group_before_are_not_beyond_the_next_one():
+    points = with_group(400, 5, 40, 14)
+    direction = torch.nn.functional.normalize(points[:40].mean(0, keepdim=True), dim=1)
+    points[100:120] = 0.2 * cloud(20, 5, 7) + 40 * direction  # farther out the same way
+    first, second = minorities(points, 4, 120, 2)
+    assert set(first.members.tolist()) == set(range(100, 120))
+    assert (second.position[first.members] > 2).all()
+    assert second.beyond(3.5).nonzero().squeeze(1).tolist() == list(range(40))
+    assert set(first.beyond(3.5).nonzero().squeeze(1).tolist()) >= set(range(100, 120))
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_gaussian_has_no_separate_group(seed):
     assert all(found.separation < 0.75 for found in minorities(cloud(400, 5, seed), 4, 120, 3))

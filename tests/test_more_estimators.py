@@ -59,6 +59,15 @@ def test_far_vectors_hardly_move_the_geometric_median(vectors):
     assert (moved.mean(1) - vectors.mean(1)).norm(dim=1).min() > 20
 
 
+def test_smoothing_does_not_grow_with_the_distance_of_far_vectors(vectors):
+    """However far a third of the vectors lies, the rest holds the geometric median."""
+    far = vectors.clone().double()
+    far[:, : N // 3] = 1e9
+    found = gm.geometric_median(far, generators(), gm.Options(iterations=300)).value
+    clean = far[:, N // 3 :]
+    assert ((found - clean.mean(1)).norm(dim=1) < clean.std(1).norm(dim=1)).all()
+
+
 def filtered(x, drop, rounds):
     """Indices that the iterated filter keeps, by NumPy's eigenvectors of the covariance."""
     k, left = rates.count(drop, len(x)), np.arange(len(x))

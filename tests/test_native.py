@@ -2,13 +2,17 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 
-from rdmdc.models import running as networks
+from rdmdc.estimators.sorting import sort_samples
+from rdmdc.models import running
 from rdmdc.models.native import convnet as native
-from rdmdc.models.running import ConvNet
+from rdmdc.models.native import library, sorting
+from rdmdc.models.network import KernelError, NetworkError
+from rdmdc.networks.convnet import ConvNet
 from rdmdc.randomness import generator
 
 pytestmark = pytest.mark.usefixtures("compiled")
@@ -22,6 +26,14 @@ SIZES = [
     ((3, 12, 4, 16, 2), 65),
     ((2, 6, 4, 16, 1), 3),
 ]
+
+
+WIDE = ConvNet(3, 8, 4, 16, 2)
+
+
+def embed(network, weights, images, halved=False):
+    """Embeddings by the kernels."""
+    return native.embed(network, halved, weights, images)
 
 
 def weights_of(network, purpose="weights"):
@@ -77,7 +89,7 @@ def test_embeddings(sizes, count):
     network = ConvNet(*sizes)
     weights, images = weights_of(network), images_of(network, count)
     exact = network.embed({n: v.double() for n, v in weights.items()}, images.double())
-    made = native.embed(network, weights, images)
+    made = embed(network, weights, images)
     assert (made - exact).norm() < 5e-6 * exact.norm()
 
 
@@ -88,7 +100,7 @@ def test_gradients(sizes, count):
     images = away_from_kinks(network, weights, count)
     by = torch.randn(count, network.features, generator=generator("by"))
     exact = gradients(network.embed, weights, images, by, torch.float64)
-    made = gradients(lambda w, x: native.embed(network, w, x), weights, images, by, torch.float32)
+    made = gradients(partial(embed, network), weights, images, by, torch.float32)
     for name in exact:
         assert (made[name] - exact[name]).norm() < 3e-5 * exact[name].norm(), name
 
@@ -98,25 +110,23 @@ def test_bias_of_a_convolution_changes_nothing():
     weights, images = weights_of(network), images_of(network, 3)
     moved = weights | {"conv1.bias": weights["conv1.bias"] + 3}
     torch.testing.assert_close(
-        network.embed(moved, images), native.embed(network, weights, images), rtol=1e-4, atol=1e-5
+        network.embed(moved, images), embed(network, weights, images), rtol=1e-4, atol=1e-5
     )
 
 
-def embedded_apart(network, weights, images):
-    """The embeddings of 37 images, asserted to be those of parts embedded alone, bit for bit."""
-    whole = native.embed(network, weights, images)
+def assert_each_image_depends_on_itself_alone(embed):
+    """Bit for bit: embedded in parts, at another place and beside other images."""
+    network = ConvNet(3, 16, 4, 32, 3)
+    weights, images = weights_of(network), images_of(network, 37)
+    whole = embed(network, weights, images)
     for first, last in ((0, 1), (5, 30), (36, 37)):
-        assert torch.equal(native.embed(network, weights, images[first:last]), whole[first:last])
-    return whole
+        assert torch.equal(embed(network, weights, images[first:last]), whole[first:last])
+    other = torch.cat([50 * images[:20], images[20:]])
+    assert torch.equal(embed(network, weights, other)[20:], whole[20:])
 
 
 def test_an_image_depends_on_itself_alone():
-    """Bit for bit: other images, another place, and other threads change nothing."""
-    network = ConvNet(3, 16, 4, 32, 3)
-    weights, images = weights_of(network), images_of(network, 37)
-    whole = embedded_apart(network, weights, images)
-    other = torch.cat([50 * images[:20], images[20:]])
-    assert torch.equal(native.embed(network, weights, other)[20:], whole[20:])
+    assert_each_image_depends_on_itself_alone(embed)
 
 
 def test_threads_change_no_bit():
@@ -125,9 +135,9 @@ def test_threads_change_no_bit():
     by = torch.randn(150, network.features, generator=generator("by"))
 
     def made():
-        embed = lambda w, x: native.embed(network, w, x)  # noqa: E731
-        embeddings = native.embed(network, weights, images)
-        return {"embeddings": embeddings} | gradients(embed, weights, images, by, torch.float32)
+        embeddings = embed(network, weights, images)
+        own = gradients(partial(embed, network), weights, images, by, torch.float32)
+        return {"embeddings": embeddings} | own
 
     one = made()
     torch.set_num_threads(3)
@@ -139,23 +149,22 @@ def test_threads_change_no_bit():
 
 
 @pytest.fixture
-def halved(compiled):
-    """Products with frozen weights are of bf16 for a test, skipped where the processor has none."""
-    if not native.has_half():
+def halved():
+    """Embeddings by the kernels with products of bf16; skipped where the processor has none."""
+    if not library.library().has_half():
         pytest.skip("this processor multiplies no bf16")
-    networks.compiling(True, "cpu", 16, "bfloat16")
+    return partial(embed, halved=True)
 
 
-@pytest.mark.usefixtures("halved")
 @pytest.mark.parametrize(("sizes", "count"), SIZES)
-def test_products_of_bf16_round_but_little(sizes, count):
+def test_products_of_bf16_round_but_little(halved, sizes, count):
     """2^-9 a factor, enlarged by the transforms some four times and by three blocks; ReLUs at the
     edge of rounding flip, which a gradient feels more."""
     network = ConvNet(*sizes)
-    weights = networks.to(weights_of(network), "cpu")
+    weights = running.to(weights_of(network), "cpu")
     images = images_of(network, count).requires_grad_()
     exact = network.embed({n: v.double() for n, v in weights.items()}, images.double())
-    made = native.embed(network, weights, images)
+    made = halved(network, weights, images)
     assert 1e-3 < (made - exact).norm() / exact.norm() < 2e-2
     by = torch.randn(count, network.features, generator=generator("by"))
     (wanted,) = torch.autograd.grad((exact * by).sum(), images)
@@ -163,27 +172,15 @@ def test_products_of_bf16_round_but_little(sizes, count):
     assert 1e-3 < (found - wanted).norm() / wanted.norm() < 0.2
 
 
-@pytest.mark.usefixtures("halved")
-def test_products_of_bf16_keep_each_image_to_itself():
-    network = ConvNet(3, 16, 4, 32, 3)
-    weights, images = weights_of(network), images_of(network, 37)
-    embedded_apart(network, weights, images)
+def test_products_of_bf16_keep_each_image_to_itself(halved):
+    assert_each_image_depends_on_itself_alone(halved)
 
 
-@pytest.mark.usefixtures("halved")
-def test_weights_that_train_are_multiplied_in_single_precision():
-    network = ConvNet(3, 8, 4, 16, 2)
-    weights, images = weights_of(network), images_of(network, 3)
+def test_weights_that_train_are_multiplied_in_single_precision(halved):
+    weights, images = weights_of(WIDE), images_of(WIDE, 3)
+    assert not torch.equal(halved(WIDE, weights, images), embed(WIDE, weights, images))
     trained = {name: value.requires_grad_() for name, value in weights.items()}
-    halved = native.embed(network, trained, images)
-    networks.compiling(True, "cpu", 16)
-    assert torch.equal(halved, native.embed(network, trained, images))
-
-
-def test_a_processor_without_bf16_is_told(monkeypatch):
-    monkeypatch.setattr(native, "has_half", lambda: False)
-    with pytest.raises(networks.NetworkError, match=r"bfloat16.*set precision: float32"):
-        networks.compiling(True, "cpu", 16, "bfloat16")
+    assert torch.equal(halved(WIDE, trained, images), embed(WIDE, trained, images))
 
 
 @pytest.mark.parametrize(("sizes", "count"), SIZES)
@@ -206,7 +203,7 @@ def test_gradients_of_gradients_by_weights(sizes, count):
         return torch.autograd.grad(torch.stack(parts).sum(), inputs)[0]
 
     exact = second(network.embed, torch.float64)
-    made = second(lambda w, x: native.embed(network, w, x), torch.float32)
+    made = second(partial(embed, network), torch.float32)
     assert (made - exact).norm() < 1e-4 * exact.norm()
 
 
@@ -221,16 +218,16 @@ def test_gradients_of_gradients_by_some_weights():
         (first,) = torch.autograd.grad(loss, weights["conv1.weight"], create_graph=True)
         return torch.autograd.grad(first.square().sum(), images)[0]
 
-    made, exact = second(lambda w, x: native.embed(network, w, x)), second(network.embed)
+    made, exact = second(partial(embed, network)), second(network.embed)
     assert (made - exact).norm() < 1e-4 * exact.norm()
 
 
 def test_gradients_of_gradients_by_images_are_refused():
     network = ConvNet(3, 8, 4, 16, 1)
     images = images_of(network, 2).requires_grad_()
-    embeddings = native.embed(network, weights_of(network), images)
+    embeddings = embed(network, weights_of(network), images)
     (gradient,) = torch.autograd.grad(embeddings.square().sum(), images, create_graph=True)
-    with pytest.raises(native.NativeError, match="not differentiable once more"):
+    with pytest.raises(KernelError, match="not differentiable once more"):
         torch.autograd.grad(gradient.sum(), images)
 
 
@@ -239,10 +236,8 @@ def test_memory_of_passes_that_overlap_is_apart():
     network = ConvNet(3, 8, 4, 16, 1)
     weights = weights_of(network)
     images = [images_of(network, 2, seed).requires_grad_() for seed in range(3)]
-    alone = [
-        torch.autograd.grad(native.embed(network, weights, x).square().sum(), x)[0] for x in images
-    ]
-    passes = [native.embed(network, weights, x).square().sum() for x in images]
+    alone = [torch.autograd.grad(embed(network, weights, x).square().sum(), x)[0] for x in images]
+    passes = [embed(network, weights, x).square().sum() for x in images]
     made = [torch.autograd.grad(of, x)[0] for of, x in zip(passes, images, strict=True)]
     assert all(torch.equal(a, b) for a, b in zip(alone, made, strict=True))
 
@@ -252,18 +247,95 @@ def test_sorted_samples_are_torchs(samples, features):
     values = torch.randn(3, samples, features, generator=generator("sort", samples))
     values[0] = values[0].round()  # ties
     values[1, 0] = -torch.inf
-    assert torch.equal(native.sort_samples(values), values.sort(dim=1).values)
+    assert torch.equal(sorting.sort_samples(values), values.sort(dim=1).values)
 
 
-def test_what_the_kernels_do_not_sort():
-    for values in (torch.randn(2, 9, 5), torch.randn(2, 9, 16).double()):
-        assert torch.equal(native.sort_samples(values), values.sort(dim=1).values)
+def test_estimators_sort_by_the_kernels_where_they_can(compiled, monkeypatch):
+    """Whole vectors of float32; elsewhere, and uncompiled, by torch."""
+    seen = []
+    kernel = sorting.sort_samples
+    monkeypatch.setattr(sorting, "sort_samples", lambda v: seen.append(v) or kernel(v))
+    fitting = torch.randn(2, 9, 16)
+    others = [torch.randn(2, 9, 5), fitting.double()]
+    for values in (fitting, *others):
+        assert torch.equal(sort_samples(values), values.sort(dim=1).values)
+    running.compiling(False, "cpu", None)
+    sort_samples(fitting)
+    assert [id(values) for values in seen] == [id(fitting)]
+
+
+# --- when networks run by the kernels --------------------------------------------------------
+
+
+def test_networks_run_by_the_kernels_once_that_is_wanted(compiled):
+    weights, images = weights_of(WIDE), images_of(WIDE, 5)
+    by_kernels, plain = embed(WIDE, weights, images), WIDE.embed(weights, images)
+    assert not torch.equal(by_kernels, plain)
+    assert running.compiled()
+    assert torch.equal(running.embed_all(WIDE, weights, images), by_kernels)
+    assert running.arithmetic("cpu")["compiled"] is True
+    assert running.compiling(False, "cpu", WIDE) is None
+    assert not running.compiled()
+    torch.testing.assert_close(running.embed_all(WIDE, weights, images), plain)
+
+
+def test_precision_reaches_the_kernels(compiled, halved):
+    weights, images = weights_of(WIDE), images_of(WIDE, 5)
+    assert running.compiling(True, "cpu", WIDE, "bfloat16") is None
+    assert running.arithmetic("cpu")["precision"] == "bfloat16"
+    assert torch.equal(running.embed_all(WIDE, weights, images), halved(WIDE, weights, images))
+
+
+def test_a_width_that_the_kernels_do_not_have(compiled):
+    """The reason is told, and the network runs uncompiled."""
+    narrow = ConvNet(3, 8, 4, 8, 2)
+    assert running.compiling(True, "cpu", narrow) == "network.width 8 is no multiple of 16"
+    assert not running.compiled()
+    weights, images = weights_of(narrow), images_of(narrow, 3)
+    torch.testing.assert_close(
+        running.embed_all(narrow, weights, images), narrow.embed(weights, images)
+    )
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [("no-such-compiler", "there is no C compiler no-such-compiler"), ("false", "false fails: ")],
+)
+def test_a_compiler_that_is_missing_or_fails(compiled, monkeypatch, tmp_path, compiler, reason):
+    monkeypatch.setenv("CC", compiler)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    library.library.cache_clear()
+    try:
+        assert running.compiling(True, "cpu", WIDE).startswith(reason)
+        assert not running.compiled()
+    finally:
+        library.library.cache_clear()
+
+
+def test_a_cache_that_cannot_be_written(compiled, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    library.library.cache_clear()
+    try:
+        assert "set XDG_CACHE_HOME" in running.compiling(True, "cpu", WIDE)
+    finally:
+        library.library.cache_clear()
+
+
+def test_a_processor_without_bf16_is_told(monkeypatch):
+    class Plain:
+        def has_half(self):
+            return 0
+
+    monkeypatch.setattr(native, "library", Plain)
+    with pytest.raises(NetworkError, match=r"bfloat16.*set precision: float32"):
+        running.compiling(True, "cpu", WIDE, "bfloat16")
 
 
 def test_the_cache_is_made_once_and_by_many(tmp_path):
     """Processes that compile at once end with one library, and leave nothing else."""
-    code = "from rdmdc import native; native.library()"
+    code = "from rdmdc.models.native.library import library; library()"
     command = ["env", f"XDG_CACHE_HOME={tmp_path}", sys.executable, "-c", code]
-    running = [subprocess.Popen(command) for _ in range(3)]
-    assert [process.wait() for process in running] == [0, 0, 0]
+    processes = [subprocess.Popen(command) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
     assert [path.suffix for path in (tmp_path / "rdmdc").iterdir()] == [".so"]

@@ -6,8 +6,9 @@ import torch
 from scipy.signal import correlate
 from scipy.stats import ks_2samp
 
-from rdmdc.models import running as networks
-from rdmdc.models.running import ConvNet, NetworkError
+from rdmdc.models import running
+from rdmdc.models.network import NetworkError
+from rdmdc.networks.convnet import ConvNet
 
 # channels, side, classes, width, depth; the padding of the first block
 CASES = [
@@ -82,8 +83,8 @@ def test_forward(sizes, padding):
     assert embeddings.shape == (3, network.features)
     assert_close(network.embed(weights, images), embeddings, 1e-5)
     assert_close(network.logits(weights, images), logits, 1e-5)
-    assert_close(networks.embed_all(network, weights, images), embeddings, 1e-5)
-    assert_close(networks.logits_all(network, weights, images), logits, 1e-5)
+    assert_close(running.embed_all(network, weights, images), embeddings, 1e-5)
+    assert_close(running.logits_all(network, weights, images), logits, 1e-5)
 
 
 def test_gradient():
@@ -177,7 +178,7 @@ def test_same_generator_same_weights():
 
 def test_to_keeps_values():
     weights = weights_of(ConvNet(3, 16, 4, 8, 2))
-    moved = networks.to(weights, "cpu")
+    moved = running.to(weights, "cpu")
     assert moved.keys() == weights.keys()
     assert all(torch.equal(moved[name], weights[name]) for name in weights)
     assert moved["conv1.weight"].is_contiguous(memory_format=torch.channels_last)
@@ -186,16 +187,16 @@ def test_to_keeps_values():
 # --- many inputs -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [1, networks.CHUNK["cpu"], 2 * networks.CHUNK["cpu"] + 5])
+@pytest.mark.parametrize("n", [1, running.CHUNK["cpu"], 2 * running.CHUNK["cpu"] + 5])
 @pytest.mark.parametrize("sizes", [(3, 16, 4, 8, 2), (1, 28, 4, 8, 3)])
 def test_chunked_is_unchunked(n, sizes):
     network = ConvNet(*sizes)
-    weights = networks.to(weights_of(network), "cpu")
+    weights = running.to(weights_of(network), "cpu")
     images = inputs_of(network, n)
     whole, logits = network.embed(weights, images), network.logits(weights, images)
     embedded, scored = (
         f(network, weights, images.requires_grad_())
-        for f in (networks.embed_all, networks.logits_all)
+        for f in (running.embed_all, running.logits_all)
     )
     torch.testing.assert_close(embedded, whole, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(scored, logits, rtol=1e-5, atol=1e-5)
@@ -203,20 +204,20 @@ def test_chunked_is_unchunked(n, sizes):
     assert not scored.requires_grad
 
 
-@pytest.mark.parametrize("function", [networks.embed_all, networks.logits_all])
+@pytest.mark.parametrize("function", [running.embed_all, running.logits_all])
 def test_embeddings_do_not_depend_on_other_chunks(function):
     """Bit for bit, whatever follows, however much of it."""
     network = ConvNet(3, 16, 4, 8, 2)
-    weights = networks.to(weights_of(network), "cpu")
-    first, rest = 2 * networks.CHUNK["cpu"], networks.CHUNK["cpu"] + 3
+    weights = running.to(weights_of(network), "cpu")
+    first, rest = 2 * running.CHUNK["cpu"], running.CHUNK["cpu"] + 3
     images = inputs_of(network, first + rest)
     alone = function(network, weights, images[:first])
     followed = function(network, weights, images)
     other = function(network, weights, torch.cat([images[:first], 50 * images[first:]]))
     assert torch.equal(alone, followed[:first])
     assert torch.equal(alone, other[:first])
-    moved = function(network, weights, images.roll(networks.CHUNK["cpu"], 0))
-    assert torch.equal(moved[networks.CHUNK["cpu"] : networks.CHUNK["cpu"] + first], alone)
+    moved = function(network, weights, images.roll(running.CHUNK["cpu"], 0))
+    assert torch.equal(moved[running.CHUNK["cpu"] : running.CHUNK["cpu"] + first], alone)
 
 
 def test_memory_order_of_inputs_does_not_matter():
@@ -224,7 +225,7 @@ def test_memory_order_of_inputs_does_not_matter():
     weights, images = weights_of(network), inputs_of(network, 5)
     expected = network.embed(weights, images)
     other = images.contiguous(memory_format=torch.channels_last)
-    for changed in (weights, networks.to(weights, "cpu")):
+    for changed in (weights, running.to(weights, "cpu")):
         torch.testing.assert_close(network.embed(changed, other), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -232,7 +233,7 @@ def test_memory_order_of_inputs_does_not_matter():
     ("count", "each", "expected"), [(7, 10, 4), (10, 50, 2), (200, 1, 50), (3, 200, 1), (70, 1, 35)]
 )
 def test_gradient_chunks_are_even(count, each, expected):
-    assert networks.even_chunk(count, each, "cpu") == expected
+    assert running.even_chunk(count, each, "cpu") == expected
 
 
 def test_uncompiled_in_bf16():
@@ -241,10 +242,10 @@ def test_uncompiled_in_bf16():
     weights = network.draw(torch.Generator().manual_seed(0))
     exact = network.embed(weights, inputs)
     try:
-        networks.compiling(False, "cpu", 32, "bfloat16")
-        made = networks.embed(network, weights, inputs, 4)
+        running.compiling(False, "cpu", None, "bfloat16")
+        made = running.embed(network, weights, inputs, 4)
     finally:
-        networks.compiling(False, "cpu", 32)
+        running.compiling(False, "cpu", None)
     assert made.dtype == torch.float32
     assert 1e-4 < (made - exact).norm() / exact.norm() < 2e-2
-    assert torch.allclose(networks.embed(network, weights, inputs, 4), exact, atol=1e-5)
+    assert torch.allclose(running.embed(network, weights, inputs, 4), exact, atol=1e-5)

@@ -196,7 +196,7 @@ HARDLY = [
     ("screens.random", {"drop": "9/10"}),
     ("methods.half", HALF),
     ("panels.half", ["half"]),
-    ("conditions.clean.panels", ["all", "half"]),
+    ("conditions.clean.panels", [*SMOKE["conditions"]["clean"]["panels"], "half"]),
 ]
 FAULTS = [
     ([("methods.dm.label", "RDM-DC")], "methods.rdm_dc: its label 'RDM-DC' is that of dm too"),
@@ -241,7 +241,9 @@ FAULTS = [
     ([*HARDLY, ("screens.random", {"drop": "24/40"})], None),
     (
         [
-            *HARDLY[:3],
+            ("screens.hardly", {"use": "random", "drop": "9/10"}),
+            ("methods.half", {**HALF, "screen": "hardly"}),
+            ("panels.half", ["half"]),
             ("conditions.clean_real.panels", ["pair", "half"]),
             ("conditions.clean_real.condense", {"batch": 4}),
             ("conditions.dm_64_real.condense", {"batch": 4}),
@@ -349,7 +351,8 @@ def matching_nothing(monkeypatch):
 
 def test_an_estimator_has_nothing_to_do_where_no_means_are_matched(matching_nothing):
     method = {"label": "Pixels", "screen": "none", "condenser": "pixels", "estimator": "mean"}
-    edits = [("panels.pixels", ["pixels"]), ("conditions.clean.panels", ["all", "pixels"])]
+    panels = [*SMOKE["conditions"]["clean"]["panels"], "pixels"]
+    edits = [("panels.pixels", ["pixels"]), ("conditions.clean.panels", panels)]
     assert (
         "methods.pixels: condenser pixels matches no class means, so that estimator 'mean' has"
         " nothing to estimate; leave it out"
@@ -451,16 +454,16 @@ def test_options_say_what_the_job_needs():
     assert estimators["dm"] == {"use": "mean"}
     assert estimators["rdm_dc"] == {"use": "spectral_mean", "drop": "3/10", "power_iterations": 3}
     rows = job_options.table(FULL, "table5")["rows"]
-    architectures = list(SMOKE["evaluate"]["networks"])
+    methods = SMOKE["tables"]["table5"]["rows"][0]["methods"]
     assert [(row["method"], row["architecture"]) for row in rows] == [
-        (method, name) for method in ("dm", "rdm_dc") for name in architectures
+        (method, name) for method in methods for name in SMOKE["evaluate"]["networks"]
     ]
-    assert rows[-1] == {
+    assert rows[2] == {
         "condition": "direct",
         "clean": "clean",
         "method": "rdm_dc",
         "label": "RDM-DC",
-        "architecture": architectures[-1],
+        "architecture": "convnet",
         "attack": "Direct",
         "eps": None,
     }

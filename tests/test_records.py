@@ -9,6 +9,7 @@ from rdmdc.records import (
     Normalisation,
     PoisonSet,
     RecordError,
+    Screening,
     SyntheticSet,
     Target,
 )
@@ -57,6 +58,15 @@ def synthetic(**changed):
     return SyntheticSet(**(fields | changed))
 
 
+def screening(**changed):
+    """Leaves out one image of the last two classes."""
+    fields = {
+        "scores": torch.tensor([0, 1, 0, 3, 0, 2, -1.0], dtype=torch.float64),
+        "kept": torch.tensor([1, 1, 1, 0, 1, 0, 1]).bool(),
+    }
+    return Screening(**(fields | changed))
+
+
 def with_bad_pixel(value):
     inputs = torch.zeros(6, 3, 2, 4)
     inputs[2, 1, 0, 3] = inputs[5, 0, 1, 0] = value
@@ -67,6 +77,8 @@ FAULTS = [
     (Normalisation, {"mean": (0.5,), "std": (0.5, 0.5)}, "1 means, 2 stds"),
     (Normalisation, {"mean": (0.5, 0), "std": (0.5, 0.0)}, "not positive"),
     (Normalisation, {"mean": (0.5,), "std": (float("nan"),)}, "not positive"),
+    (Normalisation, {"mean": (0.5,), "std": (float("inf"),)}, "not finite"),
+    (Normalisation, {"mean": (float("nan"),), "std": (0.5,)}, "not finite"),
     (images, {"pixels": torch.zeros(7, 3, 2, 4)}, "float32, not uint8"),
     (images, {"pixels": pixels(7, 8)}, r"\(7, 8\), not N,C,H,W"),
     (images, {"labels": torch.zeros(7, dtype=torch.int32)}, "int32, not int64"),
@@ -81,6 +93,8 @@ FAULTS = [
     (target, {"adversarial_label": 0}, "target 3: the adversarial label 0 is the true label"),
     (target, {"pixels": torch.zeros(3, 2, 4)}, "target 3: pixels must be uint8"),
     (target, {"pixels": pixels(1, 3, 2, 4)}, r"must be uint8 \(C, H, W\)"),
+    (target, {"index": -1}, "target 3: a negative index or label"),
+    (target, {"true_label": -1}, "target 3: a negative index or label"),
     (poisons, {"pixels": torch.zeros(2, 3, 2, 4)}, "float32, not uint8"),
     (poisons, {"pixels": pixels(3, 3, 2, 4)}, r"2 indices, 2 labels, pixels \(3, 3, 2, 4\)"),
     (poisons, {"pixels": pixels(2, 24)}, r"2 labels, pixels \(2, 24\)"),
@@ -91,13 +105,29 @@ FAULTS = [
     (synthetic, {"inputs": torch.zeros(6, 3, 2, 4).double()}, "float64, not float32"),
     (synthetic, {"inputs": torch.zeros(6, 24)}, r"\(6, 24\), not N,C,H,W"),
     (synthetic, {"labels": torch.tensor([0, 1, 2])}, "as many labels"),
-    (synthetic, {"inputs": with_bad_pixel(float("nan"))}, "2 of 6 .* condense.learning_rate"),
-    (synthetic, {"inputs": with_bad_pixel(-float("inf"))}, "2 of 6 .* condense.learning_rate"),
+    (
+        synthetic,
+        {"inputs": with_bad_pixel(float("nan"))},
+        "2 of 6 .* lower the condenser's learning_rate",
+    ),
+    (
+        synthetic,
+        {"inputs": with_bad_pixel(-float("inf"))},
+        "2 of 6 .* lower the condenser's learning_rate",
+    ),
     (synthetic, {"labels": torch.tensor([0, 0, 1, 1, 1, 2])}, r"differ: \[2, 3, 1\]"),
     (synthetic, {"labels": torch.tensor([0, 0, 1, 1, 1, 1])}, r"differ: \[2, 4, 0\]"),
     (synthetic, {"labels": torch.tensor([0, 0, 1, 1, 3, 3])}, r"labels 0\.\.3 outside 0\.\.2"),
     (synthetic, {"labels": torch.tensor([-1, -1, 0, 0, 1, 1])}, r"labels -1\.\.1 outside 0\.\.2"),
     (synthetic, {"labels": torch.zeros(6)}, "float32, not int64"),
+    (synthetic, {"labels": torch.tensor([0, 1, 0, 1, 2, 2])}, "not sorted by class"),
+    (synthetic, {"normalisation": Normalisation((0.5,), (0.5,))}, "1 normalisation means, 3 ch"),
+    (screening, {"scores": torch.zeros(7)}, "scores are torch.float32 .* not float64"),
+    (screening, {"scores": torch.zeros(7, 1).double()}, r"float64 \(7, 1\), not float64 \(N,\)"),
+    (screening, {"kept": torch.ones(7)}, "kept is torch.float32 .* not bool like the scores"),
+    (screening, {"kept": torch.ones(6).bool()}, r"bool \(6,\), not bool like the scores"),
+    (screening, {"scores": torch.tensor([float("nan")] * 2 + [0] * 5).double()}, "2 scores are"),
+    (screening, {"scores": torch.tensor([float("inf")] + [0] * 6).double()}, "1 scores are NaN or"),
 ]
 
 
@@ -111,7 +141,10 @@ def test_sound_records_are_made():
     assert images().counts().tolist() == [2, 3, 2]
     assert images().class_start().tolist() == [0, 2, 5]
     assert synthetic().ipc == 2
-    target(), poisons()
+    target().check(images())
+    poisons().check(images())
+    synthetic().check(images())
+    screening().check(images())
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
@@ -164,3 +197,41 @@ def test_apply_is_a_loop_over_a_copy():
 def test_poisons_that_do_not_fit(changed, fault, use):
     with pytest.raises(RecordError, match=fault):
         getattr(poisons(**changed), use)(images())
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        ({"pixels": pixels(3, 4, 2)}, r"target 3 has shape \(3, 4, 2\), the images \(3, 2, 4\)"),
+        ({"adversarial_label": 3}, r"target 3: a label outside 0\.\.2"),
+        ({"true_label": 3}, r"target 3: a label outside 0\.\.2"),
+    ],
+)
+def test_a_target_that_does_not_fit(changed, fault):
+    with pytest.raises(RecordError, match=fault):
+        target(**changed).check(images())
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        ({"class_names": ("ant", "cat", "bee")}, "differ in class_names"),
+        ({"normalisation": Normalisation((0.5,) * 3, (0.2,) * 3)}, "differ in normalisation"),
+        ({"inputs": torch.zeros(6, 3, 4, 4)}, r"shape \(3, 4, 4\), images of \(3, 2, 4\)"),
+    ],
+)
+def test_a_condensed_set_that_does_not_fit(changed, fault):
+    with pytest.raises(RecordError, match=fault):
+        synthetic(**changed).check(images())
+
+
+def test_a_screening_of_another_split():
+    short = {"scores": torch.zeros(6).double(), "kept": torch.ones(6).bool()}
+    with pytest.raises(RecordError, match="6 screened images, 7 in the training split"):
+        screening(**short).check(images())
+
+
+def test_a_screening_that_leaves_nothing_of_a_class():
+    kept = torch.tensor([1, 1, 0, 0, 0, 1, 1]).bool()
+    with pytest.raises(RecordError, match="no image of class 'bee'; lower its drop"):
+        screening(kept=kept).check(images())

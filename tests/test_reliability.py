@@ -22,9 +22,11 @@ from test_datasets import COMMON
 from rdmdc.__main__ import main
 from rdmdc.datasets import decoding as datasets
 from rdmdc.datasets.split import DatasetError
-from rdmdc.storage import artifacts, provenance
-from rdmdc.storage.artifacts import ArtifactError, Provenance
-from rdmdc.workflow import stages
+from rdmdc.errors import ArtifactError
+from rdmdc.storage import provenance
+from rdmdc.storage.provenance import Provenance, verified
+from rdmdc.storage.writing import save_bytes
+from rdmdc.workflow.stages import condense
 
 BEGUN = Provenance("a stage", {"seed": 0}, "c0de", {}, 0.0)
 
@@ -49,7 +51,9 @@ def test_no_room_at_each_stage(world, tmp_path, capsys, job):  # noqa: F811
     with limited(resource.RLIMIT_FSIZE, 64):
         assert main(words) == 1
     fault = capsys.readouterr().err.splitlines()[-1]
-    assert re.match(rf"rdmdc stage {words[1]}: .*: cannot be written: File too large; free some", fault)
+    assert re.match(
+        rf"rdmdc stage {words[1]}: .*: cannot be written: File too large; free some", fault
+    )
     assert listing(tmp_path) == {}
     assert listing(world.folder) == before
 
@@ -60,7 +64,7 @@ def test_no_room_for_the_sidecar(tmp_path):
         limited(resource.RLIMIT_FSIZE, 64),
         pytest.raises(ArtifactError, match="cannot be written"),
     ):
-        artifacts.save_bytes(tmp_path / "table.csv", b"a,b\n", BEGUN)
+        save_bytes(tmp_path / "table.csv", b"a,b\n", BEGUN)
     assert listing(tmp_path) == {}
 
 
@@ -69,14 +73,14 @@ def test_no_room_for_the_sidecar(tmp_path):
 WRITER = """
 import sys, time
 from pathlib import Path
-from rdmdc.storage import artifacts
-from rdmdc.storage.artifacts import Provenance
+from rdmdc.storage.provenance import Provenance
+from rdmdc.storage.writing import write
 def fill(file):
     file.write(b"half")
     file.flush()
     print("half", flush=True)
     time.sleep(60)
-artifacts.write(Path(sys.argv[1]), Provenance("a stage", {}, "c0de", {}, 0.0), fill)
+write(Path(sys.argv[1]), Provenance("a stage", {}, "c0de", {}, 0.0), fill)
 """
 
 
@@ -85,7 +89,7 @@ def test_killed_while_writing(tmp_path, monkeypatch, capsys, replacing):
     """What was there stays; what is half written is hidden, and no artifact."""
     monkeypatch.chdir(tmp_path)
     if replacing:
-        artifacts.save_bytes(Path("table.csv"), b"old", BEGUN)
+        save_bytes(Path("table.csv"), b"old", BEGUN)
     before = listing(tmp_path)
     command = [sys.executable, "-c", WRITER, "table.csv"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
@@ -99,7 +103,7 @@ def test_killed_while_writing(tmp_path, monkeypatch, capsys, replacing):
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith(f"{Path(name).name}: half written: its job runs or was killed; run")
     assert said[1] == f"{int(replacing)} artifacts, 1 findings"
-    artifacts.save_bytes(Path("table.csv"), b"new", BEGUN)
+    save_bytes(Path("table.csv"), b"new", BEGUN)
     assert main(["verify", "."]) == 0
     assert {Path(n).name for n in listing(tmp_path)} == {"table.csv", "table.csv.provenance.json"}
 
@@ -122,12 +126,12 @@ def test_what_a_killed_job_left_goes_when_it_runs_again(tmp_path, function, befo
     if job == 0:
         try:
             setattr(os, function, killed)
-            artifacts.save_bytes(path, b"new", BEGUN)
+            save_bytes(path, b"new", BEGUN)
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(job, 0)[1]) == -signal.SIGKILL
     assert len(list(tmp_path.glob(".*.partial"))) > 1
-    artifacts.save_bytes(path, b"new", BEGUN)
+    save_bytes(path, b"new", BEGUN)
     names = {path.name, f"{path.name}.provenance.json", neighbour.name}
     assert {path.name for path in tmp_path.iterdir()} == names
 
@@ -137,7 +141,7 @@ def test_killed_between_sidecar_and_artifact(tmp_path, monkeypatch, capsys, repl
     """The one moment in which they do not fit: verify tells, and so does whoever reads it."""
     path = tmp_path / "table.csv"
     if replacing:
-        artifacts.save_bytes(path, b"old", BEGUN)
+        save_bytes(path, b"old", BEGUN)
     replace = os.replace
 
     def killed(source, target):
@@ -147,13 +151,13 @@ def test_killed_between_sidecar_and_artifact(tmp_path, monkeypatch, capsys, repl
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        artifacts.save_bytes(path, b"new!", BEGUN)
+        save_bytes(path, b"new!", BEGUN)
     assert main(["verify", str(tmp_path)]) == 1
     if replacing:
         with pytest.raises(ArtifactError, match="damaged or changed"):
-            artifacts.verified(path)
+            verified(path)
     monkeypatch.setattr(os, "replace", replace)
-    artifacts.save_bytes(path, b"new!", BEGUN)
+    save_bytes(path, b"new!", BEGUN)
     assert main(["verify", str(tmp_path)]) == 0
 
 
@@ -165,7 +169,7 @@ def test_a_clock_that_jumps_back(tmp_path, monkeypatch):
     begun = Provenance.begin("a stage", {}, "c0de", [])
     now = time.time()
     monkeypatch.setattr(provenance.time, "time", lambda: now - 10**9)
-    artifacts.save_bytes(tmp_path / "a", b"a", begun)
+    save_bytes(tmp_path / "a", b"a", begun)
     assert b'"seconds": 0.' in (tmp_path / "a.provenance.json").read_bytes()
 
 
@@ -184,10 +188,12 @@ def test_too_little_memory_is_one_line(world, tmp_path, monkeypatch, capsys, err
     def fails(*_):
         raise error
 
-    monkeypatch.setattr(stages, "condense", fails)
-    assert main(jobs(CONFIG, world.folder, tmp_path)["synthetic"]) == 1
+    monkeypatch.setattr(condense, "plugin_of", fails)
+    assert main(jobs(CONFIG, world.folder, tmp_path)["condense"]) == 1
     said = capsys.readouterr().err
-    assert re.fullmatch(r"rdmdc stage synthetic: too little memory \(.*\); run fewer jobs .*\n", said)
+    assert re.fullmatch(
+        r"rdmdc stage condense: too little memory \(.*\); run fewer jobs .*\n", said
+    )
     assert listing(tmp_path) == {}
 
 
@@ -195,9 +201,9 @@ def test_other_errors_are_not_taken_for_it(world, tmp_path, monkeypatch):  # noq
     def fails(*_):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(stages, "condense", fails)
+    monkeypatch.setattr(condense, "plugin_of", fails)
     with pytest.raises(RuntimeError, match="a bug"):
-        main(jobs(CONFIG, world.folder, tmp_path)["synthetic"])
+        main(jobs(CONFIG, world.folder, tmp_path)["condense"])
 
 
 def test_torch_really_says_so(tmp_path):

@@ -1,5 +1,7 @@
 """What jobs ask for: the formulas against counted operations, and the profile that submits them."""
 
+from __future__ import annotations
+
 import re
 from math import isclose
 
@@ -9,35 +11,94 @@ import yaml
 from test_workflow import PRESETS, ROOT, SMOKE, copy_sources, done, settings_of, touch_data
 from torch.utils.flop_counter import FlopCounterMode
 
-from rdmdc.attacks import crafting as attacks
-from rdmdc.workflow import resources
-from rdmdc.attacks.crafting import Crafting, Scene
-from rdmdc.condensers.dm import Condensation, condense
+from rdmdc import plugins
+from rdmdc.attacks import crafting
+from rdmdc.attacks.crafting import Scene
+from rdmdc.condensers.task import Calibration, Task
 from rdmdc.metrics.evaluate import evaluate
-from rdmdc.models.running import ConvNet
+from rdmdc.models import running
 from rdmdc.models.training import Schedule, pretrain
+from rdmdc.networks.convnet import ConvNet
+from rdmdc.options import build
+from rdmdc.screens import projecting
+from rdmdc.screens.screening import Suspects
+from rdmdc.training_data import TrainingData
+from rdmdc.workflow import presets, resources
 
 PROFILE = "workflow/profiles/slurm"
 CLUSTER = {"train": 39, "test": 25, "classes": 3, "side": 8, "memory_mb": 1000, "gflops": 1}
-CRAFTING = {"restarts": 2, "iterations": 9, "scoring_draws": 1}
 TRAINING = {"epochs": 4, "batch": 9}
+SCHEDULE = {
+    **TRAINING,
+    "learning_rate": 0.1,
+    "momentum": 0.9,
+    "nesterov": False,
+    "weight_decay": 0.0,
+    "decay_after": "1",
+    "augmentation": [],
+}
+CRAFTING = {
+    "eps": 64,
+    "step": 1,
+    "restarts": 2,
+    "iterations": 9,
+    "optimiser": "sign_adam",
+    "scoring_draws": 1,
+    "augmentation": [],
+}
+ATTACKS = {  # options beside these, and the share of the counted images that are poisons
+    "dm_poison": ({}, 4 / 5),  # the fifth image is the target, not worth a term
+    "untargeted": ({"clean_batch": 2}, 1),
+    "gradient_matching": ({}, 1),
+}
+SCREENS = {
+    "spectral_signatures": {"drop": "1/4", "training": SCHEDULE},
+    "contrastive": {
+        "drop": "1/4",
+        "networks": 3,
+        "others": 8,
+        "ridge": 0.1,
+        "power_iterations": 2,
+        "sample": 12,
+    },
+    "random": {"drop": "1/4"},
+}
+CONDENSER = {
+    "ipc": 3,
+    "batch": 12,
+    "iterations": 4,
+    "learning_rate": 1.0,
+    "momentum": 0.5,
+    "initialisation": "noise",
+    "log_every": 4,
+}
 
 
 def config(**changes):
     """A preset of the tiny world's sizes, as far as resources read it."""
+    method = {"screen": "none", "condenser": "dm"}
+    clean = {"attack": "none", "condense": None, "network": None, "options": {}}
     return {
         "device": "cpu",
         "cluster": CLUSTER,
         "dataset": {"color": "rgb"},
-        "network": {"width": 4, "depth": 2},
+        "networks": {"convnet": {"width": 4, "depth": 2}},
+        "network": "convnet",
         "pretrain": {**TRAINING, "epochs": [0, 1]},
-        "attacks": dict.fromkeys(resources.PASSES, CRAFTING),
-        "condense": {"ipc": 3, "batch": 12, "iterations": 4},
-        "panels": {"pair": ["one", "two"]},
-        "conditions": {
-            attack: {"attack": attack, "poisons": 4, "eps": 64} for attack in resources.PASSES
+        "attacks": {name: {**CRAFTING, **more} for name, (more, _) in ATTACKS.items()},
+        "screens": SCREENS,
+        "condensers": {"dm": CONDENSER},
+        "estimators": {},
+        "methods": {
+            "one": {**method, "estimator": "mean"},
+            "two": {**method, "estimator": "median"},
         },
-        "evaluate": {**TRAINING, "networks": 2},
+        "panels": {"pair": ["one", "two"], "alone": ["one"]},
+        "conditions": {
+            "clean": clean,
+            **{name: {**clean, "attack": name, "poisons": 4} for name in (*ATTACKS, "direct")},
+        },
+        "evaluate": {**TRAINING, "networks": {"convnet": 2}},
         **changes,
     }
 
@@ -48,6 +109,12 @@ def counted(work):
     return counter.get_total_flops(), result
 
 
+def plugin(kind, name, values):
+    """A plug-in and its options."""
+    found = plugins.get(kind, name, "here")
+    return found, build(found.options, values, "here")
+
+
 # --- arithmetic ------------------------------------------------------------------------------
 
 
@@ -56,69 +123,105 @@ def counted(work):
 )
 def test_an_embedding_costs_what_torch_counts(side, depth, color):
     channels = {"rgb": 3, "grey": 1}[color]
-    network = ConvNet(channels, side, classes=3, width=4, depth=depth)
+    given = config(
+        cluster={**CLUSTER, "side": side},
+        networks={"convnet": {"width": 4, "depth": depth}},
+        dataset={"color": color},
+    )
+    network = resources._network(given, presets.network_of(given))
+    assert network == ConvNet(channels, side, classes=3, width=4, depth=depth)
     weights = network.draw(torch.Generator().manual_seed(0))
     inputs = torch.zeros(2, channels, side, side)
     number, embeddings = counted(lambda: network.embed(weights, inputs))
-    given = config(
-        cluster={**CLUSTER, "side": side},
-        network={"width": 4, "depth": depth},
-        dataset={"color": color},
-    )
-    assert resources._forward(given) * 2 == number
-    assert resources._features(given) == embeddings.shape[1]
+    assert network.operations * 2 == number
+    assert network.features == embeddings.shape[1]
+
+
+def condensed(train, network, names, quiet, never, **changes):
+    """Condensed sets by DM with these estimators."""
+    condenser, options = plugin("condenser", "dm", {**CONDENSER, **changes})
+    methods = {name: Calibration(*plugin("estimator", name, {})) for name in names}
+    task = Task(TrainingData(train), network, (), methods, 0, 0, "cpu")
+    return condenser(task, options, quiet, never)
 
 
 def test_condensation_costs_what_torch_counts(train, network, quiet, never):
-    options = Condensation(3, 12, 4, 1.0, 0.5, "noise", 4)
-    panel = {"one": {"function": "mean"}, "two": {"function": "median"}}
-    number, _ = counted(
-        lambda: condense(train, None, network, [], options, panel, 0, 0, "cpu", quiet, never)
-    )
+    number, _ = counted(lambda: condensed(train, network, ["mean", "median"], quiet, never))
     # 36 real images run as three chunks of 16
-    work = resources.condense(config(conditions={"clean": {}}), "clean", "pair")
+    work = resources.condense(config(), "clean", "pair")
     assert 1 <= number / work.operations < 48 / 36
 
 
 def test_a_victim_costs_what_torch_counts(train, network, quiet, never):
-    schedule = Schedule(4, 13, 0.1, 0.9, False, 0.0, "1", ())
+    schedule = build(Schedule, {**SCHEDULE, "batch": 13}, "here")
     number, _ = counted(lambda: pretrain(train, network, schedule, 0, "cpu", quiet, never))
     work = resources.victim(config(), epochs=4)
     assert isclose(number, work.operations, rel_tol=0.3)
 
 
 def test_evaluation_costs_what_torch_counts(train, test, target, network, quiet, never):
-    options = Condensation(3, 12, 1, 1.0, 0.5, "noise", 1)
-    made = condense(
-        train, None, network, [], options, {"one": {"function": "mean"}}, 0, 0, "cpu", quiet, never
-    )
-    schedule = Schedule(4, 9, 0.1, 0.9, False, 0.0, "1", ())
+    made = condensed(train, network, ["mean"], quiet, never, iterations=1)["mean"][0]
+    schedule = build(Schedule, SCHEDULE, "here")
     number, _ = counted(
-        lambda: evaluate(
-            made["one"][0], test, [target], network, schedule, 2, 0, 0, "cpu", quiet, never
-        )
+        lambda: evaluate(made, test, [target], network, schedule, 2, 0, 0, "cpu", quiet, never)
     )
-    given = config(conditions={"clean": {}}, panels={"alone": ["one"]})
-    work = resources.evaluate(given, "clean", "alone")
+    work = resources.evaluate(config(), "clean", "alone")
     assert isclose(number, work.operations, rel_tol=0.3)
 
 
-@pytest.mark.parametrize("attack", resources.PASSES)
-def test_crafting_costs_what_torch_counts(
-    train, target, network, quiet, never, attack, monkeypatch
-):
+@pytest.mark.parametrize("name", ATTACKS)
+def test_crafting_costs_what_torch_counts(train, target, network, quiet, never, name, monkeypatch):
+    more, poisons = ATTACKS[name]
     # poisons with the target or with clean images, and no padding
-    together = {"dm": 4 + 1, "untargeted": 4 + 2, "gradient_matching": 4}[attack]
-    monkeypatch.setitem(attacks.CHUNK, "cpu", together)
+    together = {"dm_poison": 4 + 1, "untargeted": 4 + 2, "gradient_matching": 4}[name]
+    monkeypatch.setitem(crafting.CHUNK, "cpu", together)
     victims = tuple(network.draw(torch.Generator().manual_seed(n)) for n in range(2))
     scene = Scene(train, target, network, victims, 4, 0, "cpu")
-    clean = {"clean_batch": 2} if attack == "untargeted" else {}
-    crafting = Crafting(64, 1, 2, 9, "sign_adam", 1, (), **clean)
-    number, _ = counted(lambda: attacks.ATTACKS[attack](scene, crafting, quiet, never))
-    given = config(attacks={attack: {**CRAFTING, **clean}})
-    work = resources.poison(given, attack)
-    poisons = {"dm": 4 / 5}.get(attack, 1)  # the fifth image is the target, not worth a term
+    attack, options = plugin("attack", name, {**CRAFTING, "step": 2, **more})
+    number, _ = counted(lambda: attack(scene, options, quiet, never))
+    work = resources.poison(config(), name)
     assert isclose(poisons * number, work.operations, rel_tol=0.15)
+
+
+@pytest.mark.parametrize("name", SCREENS)
+def test_screening_costs_the_convolutions_that_torch_counts(
+    train, network, quiet, never, name, monkeypatch
+):
+    monkeypatch.setitem(running.CHUNK, "cpu", 1)  # no padding
+    monkeypatch.setattr(projecting, "FEWEST", 2)  # of classes of a dozen images, not thousands
+    unknown = torch.zeros(len(train.labels), dtype=torch.bool)
+    suspects = Suspects(TrainingData(train), unknown, network, (), 0, "cpu")
+    screen, options = plugin("screen", name, SCREENS[name])
+    with FlopCounterMode(display=False) as counter:
+        screen(suspects, options, quiet, never)
+    convolutions = sum(
+        number
+        for operation, number in counter.get_flop_counts().get("Global", {}).items()
+        if "convolution" in str(operation)
+    )
+    work = resources.screen(config(), "clean", name)
+    assert isclose(convolutions, work.operations, rel_tol=0.3)
+
+
+def test_what_crafts_or_computes_nothing_costs_nothing():
+    given = config()
+    assert resources.poison(given, "direct") == resources.Work(0, 0)
+    assert resources.screen(given, "clean", "oracle") == resources.Work(0, 0)
+
+
+def test_a_condenser_needs_no_option_ipc(monkeypatch):
+    @plugins.condenser(None, matches="embeddings", passes=lambda options, classes, methods: 5)
+    def lone():
+        """One image a class."""
+
+    found = plugins.Found({**plugins.load("condenser").plugins, "lone": lone}, {})
+    load = plugins.load
+    monkeypatch.setattr(plugins, "load", lambda kind: found if kind == "condenser" else load(kind))
+    methods = {"one": {"screen": "none", "condenser": "lone", "estimator": "mean"}}
+    given = config(methods=methods)
+    assert resources.condense(given, "clean", "alone").operations > 0
+    three = resources.evaluate(config(), "clean", "alone").operations  # of M = 3
+    assert resources.evaluate(given, "clean", "alone").operations < three
 
 
 # --- requests --------------------------------------------------------------------------------
@@ -129,7 +232,7 @@ def test_memory_grows_with_batch_side_and_width_where_tensors_are_the_hosts():
         given = config(
             device=device,
             cluster={**CLUSTER, "side": side, "train": 3, "test": 3},
-            network={"width": width, "depth": 2},
+            networks={"convnet": {"width": width, "depth": 2}},
             pretrain={"epochs": [1], "batch": batch},
         )
         return resources.memory_mb(given, resources.victim(given, 1), attempt=1)
@@ -172,15 +275,16 @@ LIMITS = {  # MB and minutes of any job at its first attempt
 @pytest.mark.parametrize("preset", PRESETS)
 def test_each_job_of_a_preset_asks_for_memory_and_time(tmp_path, preset):
     sources = copy_sources(tmp_path / "copy")
-    touch_data(settings_of(preset), sources)
+    settings = settings_of(preset)
+    touch_data(settings, sources)
     configfile = None if preset == "config.yaml" else preset
     said = done(sources, "--workflow-profile", PROFILE, "--dry-run", configfile=configfile)
     assert f"specific profile {PROFILE} for" in said
     blocks = re.findall(r"^rule (\w+):\n((?: {4}.*\n)+)", said, re.MULTILINE)
     submitted = [(rule, block) for rule, block in blocks if rule not in LOCAL]
-    assert {"data", "poison"} < {rule for rule, _ in submitted}
+    assert "data" in {rule for rule, _ in submitted}
+    assert any(rule.startswith("condense_") for rule, _ in submitted)
     most_memory, most_minutes = LIMITS.get(preset, (10_000, 3 * 24 * 60))
-    settings = settings_of(preset)
     for rule, block in submitted:
         asked = dict(re.findall(r"[ ,](\w+)=([^,\n]*)", block.partition("    resources:")[2]))
         assert settings["cluster"]["memory_mb"] < int(asked["mem_mb"]) <= most_memory, block

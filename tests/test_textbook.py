@@ -4,19 +4,32 @@ import pytest
 import textbook
 import torch
 
-from rdmdc.models import running as networks
+from rdmdc.condensers.dm import Options, dm
+from rdmdc.condensers.task import Calibration, Task
+from rdmdc.estimators import spectral_mean as spectral
+from rdmdc.estimators.estimate import Drop
+from rdmdc.estimators.mean import mean
+from rdmdc.estimators.truncated_mean import truncated_mean
+from rdmdc.models import running
 from rdmdc.models.augment import Draw, augment, draw
-from rdmdc.condensers.dm import Condensation, condense
-from rdmdc.estimators.means import spectral_mean, truncated_mean
-from rdmdc.models.running import ConvNet
+from rdmdc.networks.convnet import ConvNet
 from rdmdc.randomness import generator
 from rdmdc.records import LabelledImages, Normalisation
+from rdmdc.training_data import TrainingData
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
 STRATEGY = ("color", "crop", "cutout", "flip", "scale", "rotate")
 NETWORK = ConvNet(channels=3, side=32, classes=3, width=32, depth=3)
-OPTIONS = Condensation(4, 16, 20, 0.2, 0.5, "noise", 20)
+OPTIONS = Options(
+    ipc=4,
+    batch=16,
+    iterations=20,
+    learning_rate=0.2,
+    momentum=0.5,
+    initialisation="noise",
+    log_every=20,
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,28 +74,33 @@ def test_twenty_iterations(images, quiet, never):
     """To 1e-4 of the set, which moves by 5e-2. The rate is low: where rounding decides a ReLU, two
     paths in single precision part, and torch's own from the textbook's as much as ours."""
     expected = the_loop(images, OPTIONS, 7)
-    panel = {"dm": {"function": "mean"}}
-    made = condense(images, None, NETWORK, STRATEGY, OPTIONS, panel, 7, 0, "cpu", quiet, never)[
-        "dm"
-    ][0].inputs
+    methods = {"dm": Calibration(mean, None)}
+    task = Task(TrainingData(images), NETWORK, STRATEGY, methods, 7, 0, "cpu")
+    made = dm(task, OPTIONS, quiet, never)["dm"][0].inputs
     start = torch.randn(made.shape, generator=generator(7, "condense", 0, "start"))
     assert (expected - start).norm() > 0.04 * start.norm(), "nothing has moved"
     assert (made - expected).norm() < 1e-4 * expected.norm()
 
 
-@pytest.mark.parametrize("estimator", [spectral_mean, truncated_mean])
-def test_filters_keep_what_the_textbook_keeps(images, estimator):
+@pytest.mark.parametrize(
+    ("estimator", "options"),
+    [
+        (spectral.spectral_mean, spectral.Options(drop="3/10", power_iterations=200)),
+        (truncated_mean, Drop(drop="3/10")),
+    ],
+    ids=["spectral_mean", "truncated_mean"],
+)
+def test_filters_keep_what_the_textbook_keeps(images, estimator, options):
     """But for samples whose scores are within 1e-5 of the last that is kept."""
     weights = NETWORK.draw(generator("filter network"))
     inputs = images.normalisation.normalise(images.pixels)
     exact = textbook.ConvNet(weights, frozen=True).double().embed(inputs.double()).view(3, 20, -1)
-    fast = networks.embed_all(NETWORK, weights, inputs).view(3, 20, -1)
-    options = {"power_iterations": 200} if estimator is spectral_mean else {}
-    estimate = estimator(fast, [generator("v", c) for c in range(3)], drop="3/10", **options)
+    fast = running.embed_all(NETWORK, weights, inputs).view(3, 20, -1)
+    estimate = estimator(fast, [generator("v", c) for c in range(3)], options)
     for c in range(3):
         centred = exact[c] - exact[c].mean(0)
         scores = centred.norm(dim=1)
-        if estimator is spectral_mean:
+        if estimator is spectral.spectral_mean:
             scores = (centred @ torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -1]).abs()
         limit = scores.sort().values[13:15].mean()  # 6 of 20 are dropped
         clear = (scores - limit).abs() > 1e-5 * scores.max()

@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from rdmdc import options
 from rdmdc.models.augment import augment, draw
-from rdmdc.randomness import generator
 from rdmdc.models.training import Schedule, fit, pretrain
+from rdmdc.randomness import generator
 
 SCHEDULE = Schedule(
     epochs=4,
@@ -132,5 +133,22 @@ def test_a_victim_is_fit_to_clean_normalised_images(train, network, quiet, never
 
 
 def test_a_schedule_is_read_from_its_section():
-    section = {**vars(SCHEDULE), "augmentation": ["color", "crop", "rotate"], "networks": 3}
-    assert Schedule.of(section) == SCHEDULE
+    section = {**vars(SCHEDULE), "augmentation": ["color", "crop", "rotate"]}
+    assert options.build(Schedule, section, "evaluate") == SCHEDULE
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fault"),
+    [
+        ("epochs", -1, "-1 must be .*at least 0"),
+        ("batch", 0, "0 must be .*at least 1"),
+        ("learning_rate", 0, "0 must be .*above 0"),
+        ("momentum", 1.0, "1.0 must be .*below 1"),
+        ("weight_decay", -0.1, "-0.1 must be .*at least 0"),
+        ("decay_after", "3/2", "'3/2' is outside 0..1"),
+        ("augmentation", ["color", "blur"], "'blur' must be .*one of identity, color"),
+    ],
+)
+def test_a_schedule_that_cannot_be(name, value, fault):
+    with pytest.raises(options.OptionError, match=rf"evaluate\.{name}: .*{fault}"):
+        options.build(Schedule, {**vars(SCHEDULE), name: value}, "evaluate")

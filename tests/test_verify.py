@@ -10,9 +10,9 @@ import sys
 import pytest
 
 from rdmdc.__main__ import main
-from rdmdc.storage import artifacts
 from rdmdc.storage.provenance import Provenance
 from rdmdc.storage.reading import LARGEST
+from rdmdc.storage.writing import save_bytes
 
 DATA, TABLE, FIGURE = (
     "results/data/train.safetensors",
@@ -30,7 +30,7 @@ def project(tmp_path, monkeypatch):
     made_from = path / "cifar.parquet"
     for name, content in ((DATA, b"pixels" * 99), (TABLE, b"a,b\n1,2\n"), (FIGURE, b"<svg/>")):
         begun = Provenance.begin("a stage", {"seed": 0}, "c0de", [made_from])
-        artifacts.save_bytes(path / name, content, begun)
+        save_bytes(path / name, content, begun)
         made_from = path / name
     return tmp_path
 

@@ -29,10 +29,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
+from test_digest import said_otherwise
+from test_presets import smallest
 
-from rdmdc.workflow import presets as conditions
-from rdmdc.workflow.presets import as_argument
 from rdmdc.reporting.tables import COLUMNS
+from rdmdc.workflow import job_options, presets
+from rdmdc.workflow.job_options import as_argument
 
 pytestmark = pytest.mark.slow
 
@@ -52,17 +54,24 @@ FIGURES = {
 }
 TOUCHED_BY_A_SET = {"table": 5, "synthetic_figure": 1, "accuracy_asr_figure": 1, "all": 1}
 
+SCREENS = ("signatures", "random_screen", "oracle")  # panels under direct
+
 # Worked out by hand: T targets, R runs, a case for each target of an attacked condition.
 BY_HAND = {
-    SMOKE: {  # T = 2, R = 1; all: clean, dm_64; pair: 4 attacked conditions and clean_real
+    SMOKE: {  # T = 2, but direct has one; R = 1
         "data": 1,
         "target": 2,
         "victim": 2,
-        "poison": 5 * 2,
-        "condense_all": 1 + 2,
-        "condense_pair": 4 * 2 + 1,
+        "poison": 4 * 2 + 1,
+        "screen": (1 + 2) + 3 * (1 + 1),
+        "condense_all": 1 + 2,  # clean, dm_64
+        "condense_screened": 1 + 2,
+        **{f"condense_{screen}": 1 + 1 for screen in SCREENS},  # clean, direct
+        "condense_pair": 3 * 2 + 1 + 1,  # gm_64, untargeted_64, dm_64_real; direct; clean_real
         "evaluate_all": 1 + 2,
-        "evaluate_pair": 4 * 2 + 1,
+        "evaluate_screened": 1 + 2,
+        **{f"evaluate_{screen}": 1 + 1 for screen in SCREENS},
+        "evaluate_pair": 3 * 2 + 1 + 1,
         "table": 5,
         **FIGURES,
         "all": 1,
@@ -251,24 +260,28 @@ def test_jobs_run_the_copied_package(finished):
 def test_tables_carry_clean_columns_and_n(finished, name):
     settings = settings_of(SMOKE)
     wanted = [
-        (row["condition"], instance)
+        (row["condition"], method, architecture)
         for row in settings["tables"][name]["rows"]
-        for instance in row["estimators"]
+        for method in row["methods"]
+        for architecture in settings["evaluate"]["networks"]
     ]
     table = pd.read_csv(finished / RESULTS / f"{name}.csv")
-    assert list(zip(table["condition"], table["instance"], strict=True)) == wanted
-    counts = table[["targets", "runs", "networks"]].drop_duplicates().to_numpy().tolist()
-    assert counts == [[2, 1, 2]]
+    shown = table[["condition", "method", "architecture"]].itertuples(index=False, name=None)
+    assert list(shown) == wanted
+    targets = {name: own.get("targets", [0, 1]) for name, own in settings["conditions"].items()}
+    counts = table[["targets", "runs", "networks"]].to_numpy().tolist()
+    networks = settings["evaluate"]["networks"]
+    assert counts == [[len(targets[row[0]]), 1, networks[row[2]]] for row in wanted]
     numbers = ["accuracy_mean", "accuracy_std", "asr_mean", "asr_std", "asr_low", "asr_high"]
     shares = table[[clean + number for clean in ("", "clean_") for number in numbers]]
     assert shares.notna().all(axis=None)
     assert ((shares >= 0) & (shares <= 100)).all(axis=None)
-    assert table["p_vs_dm"].notna().equals(table["instance"] != "dm")
+    assert table["p_vs_dm"].notna().equals(table["method"] != "dm")
     text = (finished / RESULTS / f"{name}.md").read_text()
     assert text.startswith(f"# {settings['tables'][name]['title']}\n")
     assert settings["description"] in text
     assert "Clean ASR" in text
-    assert text.count("2 × 1 × 2") == len(wanted)
+    assert sum(text.count(f"{t} × 1 × {n}") for t in (1, 2) for n in (1, 2)) == len(wanted)
 
 
 @pytest.mark.parametrize("name", ["targets", "poisons", "synthetic", "accuracy_asr"])
@@ -288,8 +301,8 @@ def test_each_job_has_its_log(finished):
 
 def test_provenance_beside_each_artifact_matches_it(finished):
     made = artifacts(finished / RESULTS)
-    sets = 3 * 6 + 9 * 2  # by six instances in three cases, by two in nine
-    assert len(made) == 2 + 2 + 2 + 10 * 2 + sets * 3 + 5 * 3 + 4 * 2
+    sets = 3 * 7 + 3 + 3 * 2 + 8 * 2  # panels: all, screened, those under direct, pair
+    assert len(made) == 2 + 2 + 2 + 9 * 2 + 9 + sets * 3 + 5 * 3 + 4 * 2
     known = {str(path.relative_to(finished)): sha256(path) for path in made}
     for path in made:
         sidecar = json.loads(path.with_name(f"{path.name}.provenance.json").read_text())
@@ -405,11 +418,12 @@ def test_the_report_has_the_rule_graph_and_run_times(reported):
 def test_the_report_names_the_sha256_of_all_that_it_rests_on(reported):
     folder, _ = reported
     text = (folder / RESULTS / "provenance.html").read_text()
-    told = re.findall(r"<tr><td>([^<]*)</td>.*<td>([0-9a-f]{64})</td></tr>", text)
+    row = r"<tr>\s*<td>([^<]*)</td>(?:\s*<td>[^<]*</td>)*\s*<td>([0-9a-f]{64})</td>\s*</tr>"
+    told = re.findall(row, text)
     made = {f"{RESULTS}/{path}": digest for path, digest in hashes(folder / RESULTS).items()}
     del made[f"{RESULTS}/provenance.html"]
     traces = {path for path in made if path.endswith(".trace.parquet")}  # nothing is made from them
-    sources = {p.name: sha256(p) for p in (ROOT / "rdmdc/data").glob("*.parquet")}
+    sources = {p.name: sha256(p) for p in (ROOT / "rdmdc/datasets/emoji").glob("*.parquet")}
     assert dict(told) == {p: digest for p, digest in made.items() if p not in traces} | sources
     assert len(told) == len(dict(told))
 
@@ -447,11 +461,8 @@ def test_the_report_fetches_nothing(reported):
 
 
 def comment_everywhere(folder):
-    for path in (folder / "rdmdc").glob("*.py"):
-        source = path.read_text()
-        source = re.sub(r'^"""', '"""In other words: ', source, count=1)
-        source = re.sub(r'^(    """)(?=\w)', r"\1In other words: ", source, flags=re.MULTILINE)
-        path.write_text(f"# a comment\n{source}\n\n# another\n")
+    for path in (folder / "rdmdc").rglob("*.py"):
+        path.write_text(said_otherwise(path.read_text()))
 
 
 def edit_one(module, old, new):
@@ -471,35 +482,52 @@ def seldom_saved(settings):
 
 
 def more_networks(settings):
-    settings["evaluate"]["networks"] = 3
+    settings["evaluate"]["networks"]["convnet"] = 3
 
 
+CELLS = {"all": 3, "screened": 3, **dict.fromkeys(SCREENS, 2), "pair": 8}
+"""Cases of each panel of the smoke preset."""
 START = "start = torch.stack([torch.randn(centred.shape[2], generator=g) for g in generators])"
 ONES = "start = torch.ones(centred.shape[0], centred.shape[2])"
 
+TABLES_AGAIN = {"table": 5, "accuracy_asr_figure": 1, "all": 1}
 CODE = {
-    "comments and docstrings in every module": (comment_everywhere, {}),
+    "comments, docstrings and words everywhere": (comment_everywhere, {}),
     "how a row of a table is made": (
-        edit_one("report", "100 * float(interval.low)", "100.0 * float(interval.low)"),
-        {"table": 5, "accuracy_asr_figure": 1, "all": 1},
-    ),
-    "how a table is printed": (
-        edit_one("report", "else f\"{row['eps']}/255\"", "else f\"{row['eps']} / 255\""),
-        {"table": 5, "all": 1},
+        edit_one("reporting/tables", "100 * float(interval.low)", "100.0 * float(interval.low)"),
+        TABLES_AGAIN,
     ),
     "how figures are saved": (
-        edit_one("figures", '"svg.fonttype": "path"', '"svg.fonttype": "none"'),
+        edit_one("reporting/figures", '"svg.fonttype": "path"', '"svg.fonttype": "none"'),
         {**FIGURES, "all": 1},
     ),
     "one figure": (
-        edit_one(
-            "figures", 'figure.supxlabel(f"{len(classes)} of', 'figure.supxlabel(f"{len(names)} of'
-        ),
+        edit_one("workflow/stages/synthetic_figure", "loaded = {", "loaded = loaded = {"),
         {"synthetic_figure": 1, "all": 1},
     ),
     "an estimator of one panel": (
-        edit_one("estimators", "ordered[:, n // 2]) / 2", "ordered[:, n // 2]) / 2.0"),
+        edit_one("estimators/median", "ordered[:, n // 2]) / 2", "ordered[:, n // 2]) / 2.0"),
         {"condense_all": 3, "evaluate_all": 3, **TOUCHED_BY_A_SET},
+    ),
+    "a screen": (
+        edit_one("screens/contrastive", "+= relative_to_median(", "+= 1.0 * relative_to_median("),
+        {
+            "screen": 3,
+            "condense_screened": 3,
+            "evaluate_screened": 3,
+            "table": 1,
+            "synthetic_figure": 1,
+            "accuracy_asr_figure": 1,
+            "all": 1,
+        },
+    ),
+    "a network that evaluates only": (
+        edit_one("networks/mlp", "self.inputs + 4 * self.hidden", "4 * self.hidden + self.inputs"),
+        {f"evaluate_{panel}": count for panel, count in CELLS.items()} | TABLES_AGAIN,
+    ),
+    "how the state of jobs is saved": (
+        edit_one("storage/job_checkpoints", "def _say", "ALTERED = 1\n\n\ndef _say"),
+        {},
     ),
 }
 CONFIG = {
@@ -512,11 +540,15 @@ CONFIG = {
         another_target,
         {
             "target": 1,
-            "poison": 5,
+            "poison": 4,  # not direct
+            "screen": 1,
             "condense_all": 1,
-            "condense_pair": 4,
+            "condense_screened": 1,
+            "condense_pair": 3,
             "evaluate_all": 1 + 1,
-            "evaluate_pair": 4 + 1,
+            "evaluate_screened": 1 + 1,
+            **{f"evaluate_{screen}": 1 for screen in SCREENS},
+            "evaluate_pair": 3 + 1,
             "table": 5,
             "targets_figure": 1,
             "accuracy_asr_figure": 1,
@@ -526,7 +558,7 @@ CONFIG = {
     "how often the state of jobs is saved": (seldom_saved, {}),
     "more networks": (
         more_networks,
-        {"evaluate_all": 3, "evaluate_pair": 9, "table": 5, "accuracy_asr_figure": 1, "all": 1},
+        {f"evaluate_{panel}": count for panel, count in CELLS.items()} | TABLES_AGAIN,
     ),
 }
 
@@ -550,50 +582,51 @@ def test_an_edit_of_the_preset_reruns_what_it_concerns(workspace, change, expect
 
 
 def test_touched_files_of_the_same_content_rerun_nothing(workspace):
-    for path in ("data/train.arrow", "data/test.arrow", "dm_64/target=0/poisons.parquet"):
-        (workspace / RESULTS / path).touch()
+    for path in ("data/train", "data/test", "dm_64/target=0/poisons"):
+        (workspace / RESULTS / f"{path}.safetensors").touch()
     assert planned(workspace) == []
 
 
-def test_an_appended_estimator_runs_and_nothing_else_does(workspace):
+def test_another_estimator_runs_and_nothing_else_does(workspace):
+    """One more file, found without a word elsewhere."""
     before = {path: path.stat().st_mtime_ns for path in artifacts(workspace / RESULTS)}
-    module, schema = workspace / "rdmdc/estimators.py", "workflow/schemas/config.schema.yaml"
-    edit(module, "spectral_mean, random_mean)\n}", "spectral_mean, random_mean, zero)\n}")
-    edit(
-        module,
-        "Estimator = Callable",
-        "def zero(embeddings: Tensor, generators: Sequence[Generator]) -> Estimate:\n"
-        '    """Nothing."""\n'
-        "    return Estimate(embeddings.mean(1) * 0, None)\n\n\n"
-        "Estimator = Callable",
+    source = (workspace / "rdmdc/estimators/mean.py").read_text()
+    zero = source.replace("def mean(", "def zero(").replace(
+        "vectors.mean(1)", "0 * vectors.mean(1)"
     )
-    edit(workspace / schema, "spectral_mean, random_mean]", "spectral_mean, random_mean, zero]")
+    (workspace / "rdmdc/estimators/zero.py").write_text(zero)
+    assert planned(workspace) == []
     settings = settings_of(SMOKE)
-    settings["estimators"]["zero"] = {"label": "Zero", "function": "zero"}
+    settings["methods"]["zero"] = {
+        "label": "Zero",
+        "screen": "none",
+        "condenser": "dm",
+        "estimator": "zero",
+    }
     settings["panels"]["new"] = ["zero"]
     settings["conditions"]["clean"]["panels"].append("new")
     settings["conditions"]["direct"]["panels"].append("new")
     settings["tables"]["table_new"] = {
         "title": "A new estimator",
         "reference": "dm",
-        "rows": [{"condition": "direct", "estimators": ["zero"]}],
+        "rows": [{"condition": "direct", "methods": ["zero"]}],
     }
     write_settings(workspace / SMOKE, settings)
 
-    jobs = {"condense_new": 1 + 2, "evaluate_new": 1 + 2, "table": 1, "all": 1}
+    jobs = {"condense_new": 1 + 1, "evaluate_new": 1 + 1, "table": 1, "all": 1}
     said = done(workspace)
     assert rules_done(said) == jobs
     table = pd.read_csv(workspace / RESULTS / "table_new.csv")
-    assert table["method"].tolist() == ["Zero"]
+    assert table["label"].tolist() == ["Zero"] * 2  # by each architecture
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
     # the power method concerns every panel but the new one
-    edit(module, START, ONES)
+    edit(workspace / "rdmdc/estimators/spectral_mean.py", START, ONES)
     assert rules(planned(workspace)) == {
         "condense_all": 3,
         "evaluate_all": 3,
-        "condense_pair": 9,
-        "evaluate_pair": 9,
+        "condense_pair": 8,
+        "evaluate_pair": 8,
         **TOUCHED_BY_A_SET,
     }
 
@@ -605,15 +638,15 @@ def rules_done(said):
 def test_another_power_method_changes_the_spectral_sets_only(workspace):
     cases = ("clean/run=0", "direct/target=0/run=0")
     before = hashes(workspace / RESULTS)
-    edit(workspace / "rdmdc/estimators.py", START, ONES)
+    edit(workspace / "rdmdc/estimators/spectral_mean.py", START, ONES)
     said = done(workspace, *(f"{RESULTS}/{case}/rdm_dc.scores.parquet" for case in cases))
     ran = {"condense_all": 1, "evaluate_all": 1, "condense_pair": 1, "evaluate_pair": 1}
     assert rules_done(said) == ran
     after = hashes(workspace / RESULTS)
     assert after.keys() == before.keys()
     changed = {path for path in after if after[path] != before[path]}
-    assert {f"{case}/rdm_dc.parquet" for case in cases} <= changed
-    parts = (".parquet", ".trace.parquet", ".scores.parquet")
+    assert {f"{case}/rdm_dc.safetensors" for case in cases} <= changed
+    parts = (".safetensors", ".trace.parquet", ".scores.parquet")
     assert changed <= {f"{case}/rdm_dc{part}" for case in cases for part in parts}
 
 
@@ -673,9 +706,10 @@ def with_a_long_job(folder):
 
 def sha256_alone(folder):
     """What the long job makes when nobody kills it."""
-    options = as_argument(conditions.pretrain_options(settings_of(folder / SMOKE), LONG))
+    settings = presets.complete(settings_of(folder / SMOKE))
+    options = as_argument(job_options.victim(settings, LONG))
     words = ["stage", "victim", "--options", options, "--checkpoint-minutes", "5"]
-    paths = ["--train", f"{RESULTS}/data/train.arrow", "--weights", "alone.safetensors"]
+    paths = ["--train", f"{RESULTS}/data/train.safetensors", "--weights", "alone.safetensors"]
     command = [sys.executable, "-m", "rdmdc", *words, *paths]
     subprocess.run(command, cwd=folder, env=environment(folder), check=True)
     return sha256(folder / "alone.safetensors")
@@ -708,20 +742,23 @@ def worked_out(settings):
     """The jobs of a preset by rule: targets × runs × what its tables and figures ask for."""
     targets, runs, conditions = len(settings["targets"]), settings["runs"], settings["conditions"]
     rows = [row for table in settings["tables"].values() for row in table["rows"]]
-    asked = {(row["condition"], i) for row in rows for i in row["estimators"]}
-    asked |= {(conditions[name]["clean"], instance) for name, instance in asked}
+    asked = {(row["condition"], method) for row in rows for method in row["methods"]}
+    asked |= {(conditions[name]["clean"], method) for name, method in asked}
     shown = settings["figures"]["condition"]
     asked |= {
-        (shown, i) for panel in conditions[shown]["panels"] for i in settings["panels"][panel]
+        (shown, m) for panel in conditions[shown]["panels"] for m in settings["panels"][panel]
     }
     attacked = {name for name, _ in asked if conditions[name]["attack"] != "none"}
     hit = {name: len(conditions[name].get("targets", settings["targets"])) for name in attacked}
     jobs = Counter({"data": 1, "target": targets, "poison": sum(hit.values()), **FIGURES})
     jobs.update(table=len(settings["tables"]), all=1)
+    screens = {(name, settings["methods"][method]["screen"]) for name, method in asked}
+    screened = sum(hit.get(name, 1) for name, screen in screens if screen != "none")
+    jobs.update({"screen": screened} if screened else {})
     if any(conditions[name]["attack"] == "gradient_matching" for name in attacked):
         jobs["victim"] = len(settings["pretrain"]["epochs"])
-    for panel, instances in settings["panels"].items():
-        for name in {name for name, instance in asked if instance in instances}:
+    for panel, methods in settings["panels"].items():
+        for name in {name for name, method in asked if method in methods}:
             if panel in conditions[name]["panels"]:
                 cells = runs * hit.get(name, 1)
                 jobs.update({f"condense_{panel}": cells, f"evaluate_{panel}": cells})
@@ -778,19 +815,39 @@ def test_only_config_yaml_is_read_without_a_configfile(sources, tmp_path):
     assert rules(jobs) == BY_HAND[SMOKE]
 
 
+def test_a_preset_of_the_least_runs_to_scores(sources, tmp_path):
+    """Neither targets nor attacks nor tables nor figures."""
+    settings = smallest()
+    settings["preset"] = "least"
+    write_settings(tmp_path / "least.yaml", settings)
+    said = done(sources, "--directory", tmp_path, configfile=tmp_path / "least.yaml")
+    assert rules_done(said) == {"data": 1, "condense_pair": 1, "evaluate_pair": 1, "all": 1}
+    for method in settings["panels"]["pair"]:
+        path = tmp_path / f"results/least/clean/run=0/{method}.scores.parquet"
+        scores = pd.read_parquet(path)
+        networks = settings["evaluate"]["networks"]
+        assert Counter(scores["architecture"]) == networks
+        assert scores["accuracy"].between(0, 1).all()
+
+
 # --- errors ----------------------------------------------------------------------------------
 
 
 def misspelt_key(settings):
-    settings["condense"]["iterationz"] = settings["condense"].pop("iterations")
+    own = settings["condensers"]["dm"]
+    own["iterationz"] = own.pop("iterations")
 
 
 def empty_batch(settings):
-    settings["estimators"]["rdm_dc"]["drop"] = "99/100"
+    settings["estimators"]["spectral_mean"]["drop"] = "99/100"
 
 
 def unknown_panel(settings):
     settings["conditions"]["direct"]["panels"] = ["pear"]
+
+
+def unknown_plugin(settings):
+    settings["methods"]["dm"]["estimator"] = "meen"
 
 
 def misspelt_dataset_key(settings):
@@ -798,11 +855,13 @@ def misspelt_dataset_key(settings):
 
 
 FAULTS = {
-    "unknown key": (lambda s: s.update(rnus=1), "preset smoke: top level: ", "'rnus'"),
-    "misspelt key": (misspelt_key, "preset smoke: condense: ", "'iterationz'"),
+    "unknown key": (lambda s: s.update(rnus=1), "preset smoke: preset: ", "'rnus'; did you mean"),
+    "unknown section": (lambda s: s.update(condense={}), "preset smoke: preset: ", "'condense'"),
+    "misspelt key": (misspelt_key, "preset smoke: condensers.dm: ", "'iterationz'"),
     "misspelt key of a source": (misspelt_dataset_key, "preset smoke: dataset: ", "'nmae'"),
-    "drop of a whole batch": (empty_batch, "estimators.rdm_dc: ", "a batch of 16"),
-    "unknown panel": (unknown_panel, "conditions.direct: ", "'pear'; there are all, pair"),
+    "unknown plug-in": (unknown_plugin, "methods.dm.estimator: ", "'meen'; did you mean mean?"),
+    "drop of a whole batch": (empty_batch, "estimators.spectral_mean: ", "a batch of 16"),
+    "unknown panel": (unknown_panel, "conditions.direct: ", "'pear'; did you mean pair?"),
 }
 
 
@@ -854,10 +913,10 @@ def test_data_files_are_compared_by_content_and_a_damaged_one_is_told(sources, t
     (tmp_path / "own").mkdir()
     for part in ("train", "test"):
         write_images(tmp_path / f"own/{part}.parquet")
-    asked = ("results/own/data/train.arrow", "--directory", tmp_path)
+    asked = ("results/own/data/train.safetensors", "--directory", tmp_path)
     done(sources, *asked, configfile=tmp_path / "own.yaml")
     data = tmp_path / "results/own/data"
-    assert {path.name for path in artifacts(data)} == {"train.arrow", "test.arrow"}
+    assert {path.name for path in artifacts(data)} == {"train.safetensors", "test.safetensors"}
 
     train = tmp_path / "own/train.parquet"
     assert train.stat().st_size > 1e6  # where Snakemake would look at times alone, left to itself
@@ -866,7 +925,7 @@ def test_data_files_are_compared_by_content_and_a_damaged_one_is_told(sources, t
 
     train.write_bytes(train.read_bytes()[:-100])
     said = failed(sources, *asked, configfile=tmp_path / "own.yaml")
-    told = [line for line in said.splitlines() if line.startswith("rdmdc data: ")]
+    told = [line for line in said.splitlines() if line.startswith("rdmdc stage data: ")]
     assert len(told) == 1
     assert "own/train.parquet" in told[0]
     assert (tmp_path / "results/own/logs/data.log").read_text() == f"{told[0]}\n"

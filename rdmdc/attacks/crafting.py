@@ -132,7 +132,7 @@ def craft(
             moments, done = state.group("moments", scene.device), state.facts["iterations"]
             state = None
         for t in range(done, crafting.iterations):
-            loss, gradient = _differentiate(objective, values, (*purpose, t))
+            loss, gradient = differentiate(objective, values, (*purpose, t))
             change, moments = OPTIMISERS[crafting.optimiser](crafting, gradient, moments, t)
             values = (values - change).clamp(low, high)
             rows.append((restart, t, loss))
@@ -172,7 +172,7 @@ def _value(objective: Objective, values: torch.Tensor, purpose: Purpose) -> floa
     return sum(float(term.detach()) for term in objective(values, purpose))
 
 
-def _differentiate(
+def differentiate(
     objective: Objective, values: torch.Tensor, purpose: Purpose
 ) -> tuple[float, torch.Tensor]:
     """The sum of the objective's terms and its gradient (P, C, H, W) by pixel values."""

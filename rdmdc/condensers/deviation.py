@@ -38,10 +38,11 @@ def trace_rows(
     Distances are in embedding units. NaN where it is not
     defined: no poisons in the batch, an estimator that keeps no whole samples, nothing left.
     """
-    return [
-        _row(embeddings[b], poisoned[b], estimate, b, partial(estimator, [c]))
-        for b, c in enumerate(classes)
-    ]
+    with torch.no_grad():
+        return [
+            _row(embeddings[b], poisoned[b], estimate, b, partial(estimator, [c]))
+            for b, c in enumerate(classes)
+        ]
 
 
 def _row(

@@ -9,7 +9,7 @@ import numpy as np
 from rdmdc.datasets.split import DatasetError
 from rdmdc.records import Normalisation
 
-BATCH = 512  # images of a histogram at a time
+BATCH = 1 << 20  # pixels of a histogram at a time
 
 
 def normalisation(pixels: np.ndarray, wanted: Any, place: str) -> Normalisation:
@@ -28,9 +28,10 @@ def normalisation(pixels: np.ndarray, wanted: Any, place: str) -> Normalisation:
             raise DatasetError(f"dataset.normalisation.std: {wanted['std']} must be positive")
         return Normalisation(tuple(wanted["mean"]), tuple(wanted["std"]))
     counts = np.zeros((channels, 256))
-    for start in range(0, len(pixels), BATCH):
+    step = max(1, BATCH // pixels[0, 0].size)
+    for start in range(0, len(pixels), step):
         for channel in range(channels):
-            values = pixels[start : start + BATCH, channel].ravel()
+            values = pixels[start : start + step, channel].ravel()
             counts[channel] += np.bincount(values, minlength=256)
     weights, levels = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
     mean = weights @ levels

@@ -19,10 +19,10 @@ def draw(test: LabelledImages, seed: int) -> Target:
     classes, size = len(test.class_names), len(test.labels)
     if classes < 2:
         raise RecordError("a target needs a data set of at least two classes")
-    if seed >= size:
+    if not 0 <= seed < size:
         raise RecordError(
             f"target {seed}: the test split has {size} images, enough for seeds 0..{size - 1};"
-            " choose a smaller seed or list the target's index"
+            " choose one of these or list the target's index"
         )
     order = torch.randperm(size, generator=generator("target", "order"))
     other = int(torch.randint(classes - 1, (), generator=generator("target", seed, "label")))

@@ -27,13 +27,14 @@ def geometric_median(
 
     Not in the paper; Weiszfeld 1937, for robust aggregation Chen et al. 2017 and Pillutla et al.
     2022. Each step averages vectors (B, N, D) with weights 1 / distance; distances below a
-    millionth of their mean count as that, so that a step may land on a vector (Pillutla's
-    smoothing).
+    millionth of their median count as that, so that a step may land on a vector (Pillutla's
+    smoothing, relative to a distance that far vectors do not stretch).
     """
     median = vectors.mean(1, keepdim=True)
     for _ in range(options.iterations):
         distances = (vectors - median).norm(dim=2, keepdim=True)
-        least = (1e-6 * distances.mean(1, keepdim=True)).clamp(min=torch.finfo(vectors.dtype).tiny)
+        middle = distances.median(1, keepdim=True).values
+        least = (1e-6 * middle).clamp(min=torch.finfo(vectors.dtype).tiny)
         weights = least / distances.clamp(min=least)
         median = (weights * vectors).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
     return Estimate(median.squeeze(1), None)

@@ -14,8 +14,8 @@ PARTS = files("rdmdc.reporting") / "page"
 def page(title: str, table: pd.DataFrame, paragraphs: Sequence[str]) -> str:
     """A page with a table of texts, then the paragraphs; everything is escaped."""
     style, script = ((PARTS / name).read_text() for name in ("page.css", "sort.js"))
-    with pd.option_context("display.max_colwidth", None):
-        body = table.to_html(index=False, border=0, justify="unset")
+    as_they_are = dict.fromkeys(table.columns, str)  # else a long one is cut, a new line spelt out
+    body = table.to_html(index=False, border=0, justify="unset", formatters=as_they_are)
     return "\n".join(
         [
             "<!doctype html>",

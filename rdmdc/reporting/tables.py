@@ -1,9 +1,9 @@
 """Scores become tables: one row per method and attack, with the clean columns beside them.
 
 A cell is (condition, target, run, method, architecture); its value is the fraction of its
-evaluation networks that are fooled. The paper's ± is the population standard deviation over cells (§5.1: 60 % of 25
-cells is 60 ± 48.99). Runs of one target are not independent, so the interval and the paired test
-count targets: a target is hit when more than half of its cells' value says so.
+evaluation networks that are fooled. The paper's ± is the population standard deviation over cells
+(§5.1: 60 % of 25 cells is 60 ± 48.99). Runs of one target are not independent, so the interval and
+the paired test count targets: a target is hit when more than half of its cells' value says so.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _check(scores: pd.DataFrame) -> None:
         )
 
 
-def _named(row: "pd.Series[Any]") -> str:
+def _named(row: pd.Series[Any]) -> str:
     return ", ".join(f"{name} {row[name]}" for name in KEY)
 
 
@@ -104,7 +104,13 @@ def _row(scores: pd.DataFrame, row: Mapping[str, Any], reference: str) -> dict[s
             " name them in the table's entry"
         )
     condition, method = row["condition"], row["method"]
+    found = scores["architecture"].unique()
     scores = scores[scores["architecture"] == row["architecture"]]
+    if scores.empty and len(found):
+        raise ReportError(
+            f"no scores by architecture {row['architecture']}; there are scores by"
+            f" {', '.join(sorted(found))}: evaluate with it, or mend the table's entry"
+        )
     grid = _grid(scores, condition, row["clean"])
     cells = _cells(scores, condition, method, grid)
     clean = _cells(scores, row["clean"], method, grid)
@@ -189,7 +195,7 @@ def _cells(
     )
 
 
-def _hits(cells: pd.DataFrame) -> "pd.Series[bool]":
+def _hits(cells: pd.DataFrame) -> pd.Series[bool]:
     """Whether each target is hit; whole numbers, since ½ must be exact."""
     sums = cells[["fooled", "networks"]].groupby("target").sum()
     return 2 * sums["fooled"] > sums["networks"]

@@ -76,10 +76,10 @@ def contrastive_minorities(
             continue
         for group in groups_apart(torch.cat(own, 1), options):
             explained = group.separation / max(1e-9, 1 - group.separation)
-            towards = explained * group.position.clamp(max=1)
+            towards = explained * group.position.clamp(max=1) * group.among
             scores[indices] = torch.maximum(scores[indices], towards)
             if group.separation >= options.separation:
-                kept[indices[group.position > options.margin * group.spread]] = False
+                kept[indices[group.beyond(options.margin)]] = False
         if not kept[indices].any():
             kept[indices] = True
     return Screening(scores, kept)

@@ -22,12 +22,18 @@ class Minority:
     """members (m,) int64: indices of the points; separation in [0, 1]: the share of the variance
     along the direction that the split explains; position (N,): each point along the direction,
     0 at the mean of the rest and 1 at the mean of the minority; spread: the rest's standard
-    deviation in the same unit."""
+    deviation in the same unit; among (N,) bool: the points that were split, which members of
+    minorities found before are not."""
 
     members: torch.Tensor
     separation: float
     position: torch.Tensor
     spread: float
+    among: torch.Tensor
+
+    def beyond(self, margin: float) -> torch.Tensor:
+        """Which points (N,) of those split lie farther than so many spreads from the rest."""
+        return self.among & (self.position > margin * self.spread)
 
 
 def minorities(points: torch.Tensor, smallest: int, largest: int, most: int) -> list[Minority]:
@@ -75,7 +81,9 @@ def _most_separate(
     members, rest = left[order[-size:]], left[order[:-size]]
     low, high = along[rest].mean(), along[members].mean()
     spread = float(along[rest].std(correction=0) / (high - low))
-    return Minority(members, separation, (along - low) / (high - low), spread)
+    among = torch.zeros(len(points), dtype=torch.bool)
+    among[left] = True
+    return Minority(members, separation, (along - low) / (high - low), spread, among)
 
 
 def skewed_directions(white: torch.Tensor) -> torch.Tensor:

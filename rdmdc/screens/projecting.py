@@ -57,7 +57,7 @@ def project(
         indices = suspects.images.indices(c)
         order = torch.randperm(len(indices), generator=generator)
         sampled, rest = order[: options.sample], order[options.sample :]
-        embeddings = _embed(suspects, number, weights, indices[sampled])
+        embeddings = embed_under_draw(suspects, number, weights, indices[sampled])
         mean = embeddings.mean(0)
         others = rows[labels != c]
         chosen = torch.randperm(len(others), generator=generator)[: options.others]
@@ -72,7 +72,7 @@ def project(
         along = torch.zeros(len(indices), w.shape[1])
         along[sampled] = ((embeddings - mean) @ w).cpu()
         for part in rest.split(BLOCK) if len(rest) else ():
-            embedded = _embed(suspects, number, weights, indices[part])
+            embedded = embed_under_draw(suspects, number, weights, indices[part])
             along[part] = ((embedded - mean) @ w).cpu()
         projections.append(along)
     return projections
@@ -97,13 +97,13 @@ def _compared(
         indices = suspects.images.indices(c)
         generator = suspects.generator("compared", number, c)
         chosen = indices[torch.randperm(len(indices), generator=generator)[:each]]
-        embeddings = _embed(suspects, number, weights, chosen)
+        embeddings = embed_under_draw(suspects, number, weights, chosen)
         rows.append(embeddings - embeddings.mean(0))
         labels.append(torch.full((len(chosen),), c))
     return torch.cat(rows), torch.cat(labels).to(rows[0].device)
 
 
-def _embed(
+def embed_under_draw(
     suspects: Suspects, number: int, weights: Weights, indices: torch.Tensor
 ) -> torch.Tensor:
     """Embeddings (n, D) of the images at some indices, under the network's augmentation draw."""

@@ -1,9 +1,10 @@
 """Digests of the code that a job runs, so that an edit re-runs what it can change and nothing else.
 
 Snakemake does not see that a Python module changed. A digest hashes the files of all modules that a
-job's stage and its plug-ins reach by imports, in this package and in a plug-in's own. A file counts
-as its syntax tree without comments, docstrings and the words of errors; a file that a module names
-and that lies beside it, such as the kernels in C, counts as well. Nothing is imported.
+job's stage and its plug-ins reach by imports, in this package and in a plug-in's own, and those of
+the packages that hold these modules. A file counts as its syntax tree without comments, docstrings
+and the words of errors; a file that a module names and that lies beside it, such as the kernels in
+C, counts as well. Nothing is imported.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ PACKAGE = "rdmdc"
 
 CHANGES_NO_NUMBER = frozenset(
     {
+        "rdmdc",
         "rdmdc.checkpoints",
         "rdmdc.errors",
         "rdmdc.plugins",
@@ -35,13 +37,14 @@ CHANGES_NO_NUMBER = frozenset(
         "rdmdc.storage.writing",
     }
 )
-"""Modules that no digest counts: words, progress, bookkeeping. Their own imports do not count."""
+"""Modules that no digest counts: version, words, progress, bookkeeping. Nor do their imports."""
 
 
 class DigestError(InputError):
     """A module that cannot be found."""
 
 
+@cache
 def digest(*modules: str) -> str:
     """Hash (16 hex digits) of all code that these modules reach by imports."""
     hashed = hashlib.sha256()
@@ -61,6 +64,8 @@ def reached(*modules: str) -> set[str]:
         if name not in found and name not in CHANGES_NO_NUMBER:
             found.add(name)
             waiting += _imports(name)
+            package = name.rpartition(".")[0]
+            waiting += [package] if package else []  # a module's package is run before it
     return found
 
 
@@ -121,17 +126,16 @@ def _content(name: str) -> str:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             beside = path.parent / node.value
             if re.fullmatch(r"[\w-]+\.\w+", node.value) and beside.is_file():
-                parts.append(_without_comments(beside))
+                parts.append(_beside(beside))
     return "\n".join(parts)
 
 
-def _without_comments(path: Path) -> str:
-    """A file's text; of C without comments and with single spaces."""
-    text = path.read_text()
-    if path.suffix in (".c", ".h"):
-        text = re.sub(r"/\*.*?\*/|//[^\n]*", " ", text, flags=re.DOTALL)
-        text = " ".join(text.split())
-    return text
+def _beside(path: Path) -> str:
+    """What counts of a file that is no module: its hash; C's text without comments and spaces."""
+    if path.suffix not in (".c", ".h"):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    text = re.sub(r"/\*.*?\*/|//[^\n]*", " ", path.read_text(), flags=re.DOTALL)
+    return " ".join(text.split())
 
 
 class _Counted(ast.NodeTransformer):

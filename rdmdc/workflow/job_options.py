@@ -107,7 +107,7 @@ def evaluate(config: Config, case: str, run: int, panel: str) -> dict[str, Any]:
 
 
 def table(config: Config, name: str) -> dict[str, Any]:
-    """Options of a table: a row for each condition, method and architecture, with what is printed of them."""
+    """Options of a table: a row for each condition, method and architecture, and what it prints."""
     table, rows = config["tables"][name], []
     for row in table["rows"]:
         condition = config["conditions"][row["condition"]]

@@ -94,7 +94,7 @@ def condense(config: Config, condition: str, panel: str) -> Work:
     condenser = presets.condenser_of(config, methods[0], condition)
     network = _network(config, presets.network_of(config, condition))
     passes = condenser.plugin.facts["passes"](condenser.options, classes, len(methods))
-    ipc, batch = condenser.values["ipc"], condenser.values.get("batch", 0)
+    ipc, batch = _ipc(condenser), condenser.values.get("batch", 0)
     sets = 3 * len(methods) * classes * ipc * _values(config) * 4e-6  # with momentum and gradient
     held = _held(network, max(GRADIENT_CHUNK, ipc))
     held += _embedded(config, network, min(classes * batch, EMBEDDED + batch))
@@ -104,8 +104,8 @@ def condense(config: Config, condition: str, panel: str) -> Work:
 def evaluate(config: Config, condition: str, panel: str) -> Work:
     """Training networks on each method's set, and the test split's accuracy."""
     options, methods = config["evaluate"], config["panels"][panel]
-    ipc = presets.condenser_of(config, methods[0], condition).values["ipc"]
-    images = config["cluster"]["classes"] * ipc
+    condenser = presets.condenser_of(config, methods[0], condition)
+    images = config["cluster"]["classes"] * _ipc(condenser)
     passes = 3 * options["epochs"] * images + config["cluster"]["test"]
     operations, held = 0.0, 0.0
     for name, trained in options["networks"].items():
@@ -113,6 +113,11 @@ def evaluate(config: Config, condition: str, panel: str) -> Work:
         operations += len(methods) * trained * passes * network.operations
         held = max(held, _held(network, min(options["batch"], images)))
     return Work(operations, held)
+
+
+def _ipc(condenser: presets.Chosen) -> int:
+    """Images of each class that it makes; one where the condenser has no such option."""
+    return int(condenser.values.get("ipc", 1))
 
 
 def _poisons(config: Config, condition: str, every_class: bool) -> int:

@@ -33,7 +33,7 @@ from test_workflow import (
 
 HERE = Path(__file__).parent
 CLUSTER = (ROOT / "docs/cluster.md").read_text()
-DATA = "results/smoke/data/train.arrow"
+DATA = "results/smoke/data/train.safetensors"
 VICTIM = "results/smoke/victims/epochs=1.safetensors"  # two jobs: data, then victim
 ENDED = {"COMPLETED", "CANCELLED", "FAILED"}
 
@@ -138,7 +138,8 @@ def test_jobs_of_the_cluster_make_the_same_bits_as_local_ones(workspace, submit,
     done(local)
     code, told = submitted.finish(patience=480)
     assert code == 0, told
-    assert len(submitted.jobs()) == 1 + 2 + 10 + 2 * (3 + 9)  # data, victim, poison, sets, scores
+    cells = (3 + 3 + 2 + 2 + 2) + 8  # of each panel
+    assert len(submitted.jobs()) == 1 + 2 + 9 + 9 + 2 * cells  # data, victim, poison, screen
     assert {state for _, state in submitted.jobs().values()} == {"COMPLETED"}
     expected = hashes(local / "results")
     assert len(expected) > 100

@@ -11,7 +11,8 @@ from rdmdc.storage.images import load_images, load_poisons, save_synthetic
 from rdmdc.storage.rows import save_rows
 from rdmdc.storage.screenings import load_screening
 from rdmdc.training_data import TrainingData
-from rdmdc.workflow.stages.job import begin, checkpoints, expect, network_of, plugin_of
+from rdmdc.workflow.stages.computing import checkpoints, network_of, plugin_of
+from rdmdc.workflow.stages.job import begin, expect
 
 PATHS = {"train": "one", "poisons": "any", "screening": "any", "folder": "one"}
 

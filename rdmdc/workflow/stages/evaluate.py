@@ -9,14 +9,15 @@ import pandas as pd
 
 from rdmdc.checkpoints import Part
 from rdmdc.metrics.evaluate import evaluate
+from rdmdc.models import running
 from rdmdc.models.training import Schedule
 from rdmdc.options import build
 from rdmdc.progress import Progress
 from rdmdc.storage.images import load_images, load_synthetic, load_target
 from rdmdc.storage.provenance import verified
 from rdmdc.storage.rows import save_rows
-from rdmdc.workflow.presets import condition_of
-from rdmdc.workflow.stages.job import begin, checkpoints, expect, network_of
+from rdmdc.workflow.stages.computing import checkpoints, network_of
+from rdmdc.workflow.stages.job import begin, expect
 
 PATHS = {"test": "one", "targets": "any", "folder": "one"}
 
@@ -32,21 +33,24 @@ def run(args: argparse.Namespace) -> None:
     sets = {name: args.folder / f"{name}.safetensors" for name in options["methods"]}
     hashes = {str(path): verified(path) for path in sets.values()}
     everything = replace(provenance, inputs={**provenance.inputs, **hashes})
-    work = [(method, name) for method in sets for name in options["networks"]]
+    networks, compiled = {}, {}
+    for name, wanted in options["networks"].items():
+        networks[name] = network_of(args, test, wanted["network"])
+        compiled[name] = running.compiled()
+    work = [(method, name) for method in sets for name in networks]
     first = args.folder / f"{options['methods'][0]}.scores.parquet"
-    with checkpoints(args, everything, first) as saved:
+    with checkpoints(args, everything, first, compiled=compiled) as saved:
         state = saved.resume()
         scored = list(state.facts["scored"]) if state else []
         for method, name in work[len(scored) :]:
-            wanted = options["networks"][name]
-            network = network_of(args, test, wanted["network"])
+            running.compiling(compiled[name], options["device"], networks[name])
             rows = evaluate(
                 load_synthetic(sets[method], expected | {"method": method}, test),
                 test,
                 chosen,
-                network,
+                networks[name],
                 schedule,
-                wanted["trained"],
+                options["networks"][name]["trained"],
                 options["seed"],
                 options["run"],
                 options["device"],
@@ -62,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
                 if of == method
             ]
             rows = pd.concat(parts, ignore_index=True).assign(
-                condition=condition_of(options["case"]), run=options["run"], method=method
+                condition=options["case"].partition("/")[0], run=options["run"], method=method
             )
             inputs = {**provenance.inputs, str(path): hashes[str(path)]}
             kept = {key: value for key, value in options.items() if key != "methods"}

@@ -1,22 +1,14 @@
-"""What the stages share: setting torch up, plug-ins from options, checkpoints."""
+"""What all stages share: noting how a job starts, and what its inputs must be."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rdmdc import plugins
 from rdmdc.errors import InputError
-from rdmdc.models import running
-from rdmdc.models.network import Network, NetworkError
-from rdmdc.options import build
-from rdmdc.records import LabelledImages
-from rdmdc.storage.job_checkpoints import JobCheckpoints
 from rdmdc.storage.provenance import Provenance
 
 Expected = dict[str, Any]
@@ -34,44 +26,3 @@ def begin(args: argparse.Namespace, inputs: list[Path]) -> Provenance:
 def expect(args: argparse.Namespace, *keys: str) -> Expected:
     """The options that an input must have been made with, to be used in this job."""
     return {key: args.options[key] for key in keys}
-
-
-def plugin_of(kind: str, argument: Mapping[str, Any]) -> tuple[plugins.Plugin, Any]:
-    """The plug-in that a job's options name, and its own options as its record."""
-    values = dict(argument)
-    name = values.pop("use")
-    plugin = plugins.get(kind, name, f"{kind}")
-    return plugin, build(plugin.options, values, f"{kind} {name}")
-
-
-def network_of(
-    args: argparse.Namespace, images: LabelledImages, argument: Mapping[str, Any] | None = None
-) -> Network:
-    """The network of the job's options, or another, at the images' size; it runs as they say.
-
-    Says so on stderr where its kernels cannot be compiled. Raises NetworkError where the network
-    does not fit the images.
-    """
-    options = args.options
-    _, channels, height, width = images.pixels.shape
-    if height != width:
-        raise NetworkError(f"images are {height} × {width}, not square; set dataset.size")
-    family, own = plugin_of("network", argument or options["network"])
-    network: Network = family(channels, height, len(images.class_names), own)
-    precision = options.get("precision", "float32")  # where weights are frozen
-    reason = running.compiling(options["compile"], options["device"], network, precision)
-    if reason is not None:
-        print(f"compile: {reason}; networks run uncompiled, much slower", file=sys.stderr)
-    return network
-
-
-def checkpoints(args: argparse.Namespace, provenance: Provenance, output: Path) -> JobCheckpoints:
-    """The job's checkpoints beside an output; only what decides the same bits resumes one."""
-    identity = {
-        "stage": provenance.stage,
-        "options": provenance.options,
-        "code": provenance.code,
-        "inputs": provenance.inputs,
-        **running.arithmetic(args.options["device"]),
-    }
-    return JobCheckpoints(output, args.checkpoint_minutes, identity)

@@ -9,7 +9,8 @@ from rdmdc.progress import Progress
 from rdmdc.storage.images import load_images, load_target, save_poisons
 from rdmdc.storage.rows import save_rows
 from rdmdc.storage.weights import load_weights
-from rdmdc.workflow.stages.job import begin, checkpoints, expect, network_of, plugin_of
+from rdmdc.workflow.stages.computing import checkpoints, network_of, plugin_of
+from rdmdc.workflow.stages.job import begin, expect
 
 PATHS = {"train": "one", "target": "one", "victims": "any", "poisons": "one", "trace": "one"}
 

@@ -11,7 +11,8 @@ from rdmdc.screens.screening import Suspects
 from rdmdc.storage.images import load_images, load_poisons
 from rdmdc.storage.screenings import save_screening
 from rdmdc.training_data import TrainingData
-from rdmdc.workflow.stages.job import begin, checkpoints, expect, network_of, plugin_of
+from rdmdc.workflow.stages.computing import checkpoints, network_of, plugin_of
+from rdmdc.workflow.stages.job import begin, expect
 
 PATHS = {"train": "one", "poisons": "any", "screening": "one"}
 

@@ -9,7 +9,8 @@ from rdmdc.options import build
 from rdmdc.progress import Progress
 from rdmdc.storage.images import load_images
 from rdmdc.storage.weights import save_weights
-from rdmdc.workflow.stages.job import begin, checkpoints, expect, network_of
+from rdmdc.workflow.stages.computing import checkpoints, network_of
+from rdmdc.workflow.stages.job import begin, expect
 
 PATHS = {"train": "one", "weights": "one"}
 
