@@ -35,7 +35,12 @@ STAGES = {
 }
 """The stages, each a module of rdmdc.workflow.stages that is imported when it is called."""
 
-OWN_DATA = {"audit": "audit_command", "condense": "condense_command"}
+OWN_DATA = {
+    "audit": "audit_command",
+    "condense": "condense_command",
+    "sign": "sign_command",
+    "verify-set": "verify_set_command",
+}
 """Commands for people with a data set, and their modules in rdmdc.owndata."""
 
 LONG = {"victim", "poison", "screen", "condense", "evaluate"}

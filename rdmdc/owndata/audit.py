@@ -169,7 +169,7 @@ def summary(found: Audit) -> list[str]:
         lines.append(f"  left out: {where}: {fault}")
     if len(found.survey.faults) > 20:
         lines.append(f"  left out: {len(found.survey.faults) - 20} more")
-    return lines + [f"  {text}" for text in verdicts.MEASURED]
+    return lines
 
 
 def place(row: Any) -> str:

@@ -77,7 +77,7 @@ def _run(args: argparse.Namespace) -> int:
         found = auditing.audit(wanted, work, args.size, args.seed, args.device)
         auditing.save(args.output / "audit.parquet", found)
         (args.output / "report.html").write_text(report.html(found), encoding="utf-8")
-        print("\n".join(auditing.summary(found)))
+        print("\n".join([*auditing.summary(found), *_measured()]))
         if args.drop is not None:
             left = drop.write(Path(args.data), found.listed, auditing.flagged(found), args.drop)
             print(f"  {args.drop}: the data set without what is flagged, {left} images")
@@ -87,3 +87,13 @@ def _run(args: argparse.Namespace) -> int:
         auditing.cleared(work)
     print(f"  {args.output / 'report.html'}: the images to look at, and all scores")
     return int(found.found)
+
+
+def _measured() -> list[str]:
+    """How far the audit can be trusted, in lines that fit a terminal."""
+    import textwrap
+
+    from rdmdc.owndata import verdicts
+
+    shown = textwrap.TextWrapper(88, initial_indent="  ", subsequent_indent="    ")
+    return [line for text in verdicts.MEASURED for line in shown.wrap(text)]

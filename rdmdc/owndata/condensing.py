@@ -51,7 +51,7 @@ def condense(args: argparse.Namespace) -> None:
         test=work / RESULTS / "data/test.safetensors",
     )
     publishing.publish(out, made, audited, work)
-    print("\n".join(auditing.summary(audited)[:-3]))
+    print("\n".join(auditing.summary(audited)))
     print(f"{out}: the condensed set; start with {out / 'README.md'}")
     print(f"{work / 'audit/report.html'}: the audit, with images of the data: not for others")
     print(f"{work}: what a further call goes on from", file=sys.stderr)
