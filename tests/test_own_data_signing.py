@@ -41,6 +41,13 @@ def test_what_is_as_it_was_signed(signed, capsys):
     assert verify(folder, public) == 0
 
 
+def test_a_path_that_is_relative(signed, monkeypatch):
+    folder, private, public = signed
+    monkeypatch.chdir(folder.parent)
+    assert main(["sign", "set", "--key", private.name]) == 0
+    assert main(["verify-set", "set", "--key", public.name]) == 0
+
+
 def changed(folder):
     (folder / "set.safetensors").write_bytes(b"valueS")
 

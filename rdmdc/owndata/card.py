@@ -99,7 +99,8 @@ are cut off. The difference is {100 * difference:+.1f} points.
 ## What it was made from
 
 `{audited.data.rstrip("/").rsplit("/", 1)[-1]}`: {sum(survey.train)} training images
-({survey.sizes}), form {survey.form}. {_left_out(len(survey.faults))}
+({survey.sizes}), form {survey.form}.{_left_out(len(survey.faults))}
+
 `provenance.json` has the sha256 of each file.
 
 ## How
@@ -160,7 +161,7 @@ def _caveat(test_from: str) -> str:
 
 
 def _left_out(number: int) -> str:
-    return f"{number} files or classes that could not be read were left out." if number else ""
+    return f" {number} files or classes that could not be read were left out." if number else ""
 
 
 def _size(images: int) -> str:

@@ -22,22 +22,22 @@ def sign(folder: Path, key: Path) -> Path:
     An earlier signature is replaced. Raises SignatureError.
     """
     check(folder, key)
-    signature = folder / SIGNATURE
+    signature = folder.resolve() / SIGNATURE
     with _faults(f"{folder} cannot be signed by {key}"):
         signer = _package().signing.Config().use_elliptic_key_signer(private_key=key)
-        signer.set_hashing_config(_hashing(signature)).sign(folder, signature)
+        signer.set_hashing_config(_hashing(signature)).sign(folder.resolve(), signature)
     return signature
 
 
 def verify(folder: Path, key: Path) -> None:
     """Raise SignatureError where a file was changed, added or removed, or the key is another."""
     check(folder, key)
-    signature = folder / SIGNATURE
+    signature = folder.resolve() / SIGNATURE
     if not signature.is_file():
         raise SignatureError(f"{signature}: no such file; the set is not signed (rdmdc sign)")
     with _faults(f"{folder}: not what was signed"):
         verifier = _package().verifying.Config().use_elliptic_key_verifier(public_key=key)
-        verifier.set_hashing_config(_hashing(signature)).verify(folder, signature)
+        verifier.set_hashing_config(_hashing(signature)).verify(folder.resolve(), signature)
 
 
 def check(folder: Path, key: Path) -> None:

@@ -29,20 +29,21 @@ FOUND, NOTHING, UNKNOWN = "suspicious", "nothing found", "cannot tell"
 
 FALSE_ALARMS = (
     "On clean data the audit called suspicious: none of CIFAR-10's 10 classes; none of 200"
-    " classes of Tiny ImageNet (500 images each), and 1 of the 200 cut to 100 images each; one or"
-    " two of the 7 classes of emoji drawings, up to 2.8 % of the images, where many nearly equal"
-    " drawings (clock faces) form a group of their own."
+    " classes of Tiny ImageNet (500 images each), and 1 of the 200 cut to 100 images each; but one"
+    " or two of the 7 classes of emoji drawings in each of ten resamples, 0.9 % to 6.8 % of the"
+    " images, where many nearly equal drawings (clock faces) form groups of their own."
 )
 MEASURED = (
     FALSE_ALARMS,
-    "Of poisons made by distribution matching (DM) that were 10 % of their class it flagged 99.9"
-    " % on emoji drawings (20 targets, at least 98.6 % of each) and 98.8 % on CIFAR-10 (4"
-    " targets). At 5 % of a class: 80 % (10 targets, two of them missed altogether) and 33 % (3"
-    " targets).",
+    "Of poisons made by distribution matching (DM) that were 10 % of their class it flagged"
+    " 99.9 % on emoji drawings (20 targets, at least 98.6 % of each) and 98.8 % on CIFAR-10"
+    " (4 targets). At 5 % of a class: 80 % (10 targets, two of them missed altogether) and 33 %"
+    " (3 targets).",
     "What it cannot see: poisons that are 2 % of their class or fewer (it found 20 % of them on"
     " the drawings and none on CIFAR-10; at 1 % none); classes of fewer than 100 images; classes"
     " that are poisoned all over or by more than 30 %; triggers and other attacks that were not"
-    " tried. An attacker who knows the screen was missed in one of the trials.",
+    " tried. An attacker who knows the screen was missed in one of the trials. All of this was"
+    " measured on images of 32 × 32 pixels.",
 )
 
 
