@@ -35,9 +35,10 @@ MEANING = (
     " least"
     f" {verdicts.SCREEN['separation']:.0%} of the variance (the column separation), the group is"
     " flagged. Scores are compared within a class only.",
-    "A flagged group need not be poison: many nearly equal images, such as drawings of clock"
-    " faces or frames of one film, stand apart as well. So look at the images: poisons show no"
-    " subject in common beyond their class's, often under a pattern like noise.",
+    "A flagged group need not be poison: many nearly equal images, such as drawings of clock faces"
+    " or frames of one film, stand apart as well. So look at the images: strong poisons share a"
+    " shape that does not belong to their class, under a pattern like noise; weak ones may look"
+    " like any other image.",
 )
 
 

@@ -26,7 +26,7 @@ def sign(folder: Path, key: Path) -> Path:
     with _faults(f"{folder} cannot be signed by {key}"):
         signer = _package().signing.Config().use_elliptic_key_signer(private_key=key)
         signer.set_hashing_config(_hashing(signature)).sign(folder.resolve(), signature)
-    return signature
+    return folder / SIGNATURE
 
 
 def verify(folder: Path, key: Path) -> None:
