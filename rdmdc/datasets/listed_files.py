@@ -6,15 +6,15 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from rdmdc.datasets.split import DatasetError
 from rdmdc.storage.guarded import allow, reading_now
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 LARGEST = 1 << 28  # bytes of an encoded image
 BATCH = 64  # rows of a file in memory at a time
@@ -52,6 +52,9 @@ def rows_of(form: str, path: Path, column: str, wanted: np.ndarray) -> Found:
 
 def batches(form: str, path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """A Parquet or an Arrow file, a few rows at a time."""
+    import pyarrow as pa  # here and below: planning needs none of it
+    import pyarrow.parquet as pq
+
     if form == "parquet":
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             yield from file.iter_batches(BATCH, columns=columns, use_threads=False)
@@ -64,6 +67,9 @@ def batches(form: str, path: Path, columns: list[str]) -> Iterator[pa.RecordBatc
 
 def schema_of(form: str, path: Path) -> pa.Schema:
     """The schema of a Parquet or an Arrow file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     reading_now(path)
     with _readable(path):
         if form == "parquet":
@@ -83,6 +89,9 @@ def arrays_of(path: Path) -> dict[str, np.ndarray]:
 
 def _in_table(form: str) -> Callable[[Path, str, np.ndarray], Found]:
     def read(path: Path, column: str, wanted: np.ndarray) -> Found:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
         start = 0
         for batch in batches(form, path, [column]):
             low, high = np.searchsorted(wanted, [start, start + len(batch)])

@@ -7,16 +7,19 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rdmdc import plugins
 from rdmdc.datasets import listed_files
-from rdmdc.datasets.image_list import ImageList, load
 from rdmdc.datasets.split import DatasetError, Split
 from rdmdc.datasets.upright import upright
 from rdmdc.options import option
 from rdmdc.storage.guarded import reading_now
+
+if TYPE_CHECKING:
+    from rdmdc.datasets.image_list import ImageList
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Options:
 @plugins.source(Options, files=lambda options: [options.images])
 def own_data(options: Options) -> tuple[Split, Split]:
     """People's own data, read by a list of images; files that changed since are refused."""
+    from rdmdc.datasets.image_list import load  # pyarrow: planning needs none of it
+
     images = load(Path(options.images))
     return split(images, False), split(images, True)
 
