@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from rdmdc.api import attack as attack
     from rdmdc.api import condense as condense
     from rdmdc.api import evaluate as evaluate
-    from rdmdc.api import labelled as labelled
-    from rdmdc.api import load_dataset as load_dataset
     from rdmdc.api import network as network
     from rdmdc.api import screen as screen
     from rdmdc.api import target as target
+    from rdmdc.datasets.arrays import labelled as labelled
+    from rdmdc.datasets.arrays import load_dataset as load_dataset
 
 __version__ = "0.2.0.dev0"
 

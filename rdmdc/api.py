@@ -7,23 +7,19 @@ signatures; a preset states each of them itself.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
-from rdmdc import plugins
+from rdmdc import plugins, rates
 from rdmdc.attacks.crafting import Scene
 from rdmdc.checkpoints import NoCheckpoints
 from rdmdc.condensers.task import Calibration, Task
 from rdmdc.datasets import targets as drawing
-from rdmdc.datasets.preparing import prepare
-from rdmdc.errors import InputError
+from rdmdc.datasets.arrays import ApiError, Images, labelled
+from rdmdc.datasets.arrays import load_dataset as load_dataset
 from rdmdc.metrics.evaluate import evaluate as scores_of
 from rdmdc.models import running
 from rdmdc.models.network import Network
@@ -32,18 +28,14 @@ from rdmdc.options import Rate, build, fields
 from rdmdc.progress import Progress
 from rdmdc.records import (
     LabelledImages,
-    Normalisation,
     PoisonSet,
     Screening,
     SyntheticSet,
     Target,
 )
 from rdmdc.screens.screening import Suspects
-from rdmdc.storage.images import load_images
-from rdmdc.storage.provenance import Provenance
 from rdmdc.training_data import TrainingData
 
-Images = LabelledImages | np.ndarray | torch.Tensor
 Choice = str | Mapping[str, Any]
 """A plug-in: its name, or a mapping of ``use`` and options as an entry of a preset has them."""
 
@@ -52,90 +44,9 @@ METHODS: dict[str, tuple[str, str]] = {
     "dm": ("none", "mean"),
     "rdm_dc": ("none", "spectral_mean"),
     "contrastive_dm": ("none", "contrastive_mean"),
-    "screened_dm": ("contrastive", "mean"),
+    "screened_dm": ("contrastive_minorities", "mean"),
 }
 """Screen and estimator of the methods that have a name here; all condense by ``dm``."""
-
-
-class ApiError(InputError):
-    """Arguments that do not fit; the message names the value and what would be right."""
-
-
-def load_dataset(
-    source: str | Path = "emoji",
-    test: str | Path | None = None,
-    *,
-    classes: Sequence[str] | None = None,
-    per_class: tuple[int | None, int | None] | None = None,
-    size: int | None = None,
-    color: str = "rgb",
-    **options: Any,
-) -> tuple[LabelledImages, LabelledImages]:
-    """The training and the test split of a data set, decoded and sorted by class.
-
-    source: the name of an embedded data set ("emoji"), a Parquet file in the Hugging Face hub's
-    image schema, or a folder of class folders; the latter two need ``test`` as well. per_class:
-    how many images of a class to keep, of both splits. size: side in pixels to scale to. options:
-    those of the source, for instance ``image_column="img"``. Raises DatasetError.
-    """
-    place = Path(source)
-    if test is None and not place.exists():
-        own: dict[str, Any] = {"source": "embedded", "name": str(source)}
-    elif test is None:
-        raise ApiError(f"{source}: name the test split as well: load_dataset(train, test)")
-    elif place.is_dir():
-        own = {"source": "folder", "train": str(source), "test": str(test)}
-        own["layout"] = "class_folders"
-    else:
-        columns = {"image_column": "image", "label_column": "label", "class_names": None}
-        own = {"source": "parquet", "train": str(source), "test": str(test), **columns}
-    limits = per_class and {"train": per_class[0], "test": per_class[1]}
-    decoding = {
-        "classes": list(classes) if classes is not None else None,
-        "per_class": limits,
-        "size": size,
-        "color": color,
-        "normalisation": "training_split",
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        paths = Path(folder, "train.safetensors"), Path(folder, "test.safetensors")
-        prepare({**own, **options, **decoding}, *paths, Provenance.begin("data", {}, "", []))
-        train, held_out = (_in_memory(load_images(path)) for path in paths)
-    return train, held_out
-
-
-def labelled(images: Images, labels: Any = None, class_names: Sequence[str] = ()) -> LabelledImages:
-    """Images with their labels, sorted by class, with their own mean and standard deviation.
-
-    images: (N, C, H, W), (N, H, W, C) or (N, H, W), uint8 or floats in [0, 1]; labels: (N,) whole
-    numbers from 0. Of equal labels the order is kept. Raises ApiError or RecordError.
-    """
-    if isinstance(images, LabelledImages):
-        return images
-    if labels is None:
-        raise ApiError("labels are missing: one whole number from 0 for each image")
-    pixels = torch.as_tensor(images)
-    if pixels.ndim == 3:
-        pixels = pixels.unsqueeze(1)
-    if pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):
-        pixels = pixels.permute(0, 3, 1, 2)
-    if pixels.ndim != 4:
-        raise ApiError(f"images have shape {tuple(pixels.shape)}, not (N, C, H, W)")
-    if pixels.is_floating_point():
-        low, high = float(pixels.min()), float(pixels.max())
-        if low < 0 or high > 1:
-            raise ApiError(f"float images are in {low:.3g}..{high:.3g}, not in 0..1; scale them")
-        pixels = (pixels * 255).round().to(torch.uint8)
-    numbers = torch.as_tensor(labels).to(torch.int64)
-    if numbers.shape != pixels.shape[:1]:
-        raise ApiError(f"{len(pixels)} images, but labels of shape {tuple(numbers.shape)}")
-    order = numbers.argsort(stable=True)
-    names = tuple(class_names) or tuple(str(c) for c in range(int(numbers.max()) + 1))
-    sorted_pixels = pixels[order].contiguous()
-    values = sorted_pixels.double().transpose(0, 1).flatten(1) / 255
-    spread = values.std(1, correction=0).clamp(min=1 / 255)
-    normalisation = Normalisation(tuple(values.mean(1).tolist()), tuple(spread.tolist()))
-    return LabelledImages(sorted_pixels, numbers[order], names, normalisation)
 
 
 def target(test: LabelledImages, seed: int = 0) -> Target:
@@ -181,6 +92,7 @@ def attack(
     pretrained victims run in the workflow only. Raises PluginError, OptionError or ApiError.
     """
     plugin = plugins.get("attack", _name(by), "by")
+    wanted = poisons if isinstance(poisons, int) else _rate(poisons, "poisons")
     if plugin.facts["victims"]:
         raise ApiError(f"{plugin.name} needs pretrained victims; run it by a preset instead")
     usual = {
@@ -193,7 +105,7 @@ def attack(
         "augmentation": AUGMENTATION,
     }
     own = _options(plugin, by, usual)
-    scene = Scene(train, target, _running(network, train, device), (), poisons, seed, device)
+    scene = Scene(train, target, _running(network, train, device), (), wanted, seed, device)
     crafted, _ = plugin(scene, own, _progress(progress, plugin.name), NoCheckpoints())
     found: PoisonSet = crafted
     return found
@@ -203,7 +115,7 @@ def screen(
     images: Images,
     labels: Any = None,
     *,
-    by: Choice = "contrastive",
+    by: Choice = "contrastive_minorities",
     drop: str = "3/20",
     networks: int = 16,
     network: Network | None = None,
@@ -213,12 +125,13 @@ def screen(
 ) -> Screening:
     """Score how suspicious each image looks, and say which to keep.
 
-    Scores and ``kept`` are in the order of the images sorted by class (`labelled`). drop: the share
-    of each class that a screen leaves out which does not decide that itself.
+    Scores and ``kept`` are in the order of the images sorted by class (`labelled`). The usual
+    screen decides by itself how many images to leave out. drop: the share of each class that other
+    screens leave out.
     """
     data = labelled(images, labels)
     plugin = plugins.get("screen", _name(by), "by")
-    usual = {"drop": drop, "networks": networks, **CONTRAST}
+    usual = {"drop": drop, "networks": networks, **CONTRAST, **MINORITIES}
     suspects = Suspects(
         TrainingData(data),
         torch.zeros(len(data.labels), dtype=torch.bool),
@@ -234,6 +147,18 @@ def screen(
 
 CONTRAST = {"others": 384, "ridge": 0.1, "power_iterations": 10, "sample": 4096}
 """How directions of contrast are found, where a call says nothing else."""
+
+MINORITIES = {
+    "directions": 3,
+    "components": 6,
+    "groups": 3,
+    "smallest": "1/100",
+    "largest": "3/10",
+    "separation": 0.87,
+    "margin": 3.5,
+    "fewest": 100,
+}
+"""What makes a group of images suspicious, where a call says nothing else; as in config.yaml."""
 
 
 def condense(
@@ -258,9 +183,9 @@ def condense(
 
     method: a name of METHODS, or a mapping of screen, condenser and estimator as a preset has them.
     poison_rate: the share of a class that may be poisoned, ε; RDM-DC drops 3ε of each minibatch
-    (§4.3), a screen 1.5ε of each class. batch: real images of a class in each iteration, by default
-    128 or what the smallest class has. learning_rate: by default 64 · ipc / width. The networks are
-    random ConvNets of width 32 unless ``network`` is another.
+    (§4.3), a screen that is told the rate 1.5ε of each class. batch: real images of a class in each
+    iteration, by default 128 or what the smallest class has. learning_rate: by default
+    64 · ipc / width. The networks are random ConvNets of width 32 unless ``network`` is another.
 
     Raises PluginError for an unknown method, RecordError where a class is too small.
     """
@@ -268,7 +193,7 @@ def condense(
     chosen = _method(method)
     net = _running(network, data, device)
     screening = None
-    rate = Fraction(poison_rate)
+    rate = rates.parse(_rate(poison_rate, "poison_rate"))
     if _name(chosen["screen"]) != "none":
         screening = screen(
             data,
@@ -361,6 +286,14 @@ def default_network(images: LabelledImages) -> Network:
     return network(images)
 
 
+def _rate(rate: Any, what: str) -> str:
+    """An exact fraction; floats are refused, since ceil(0.1 · 20) is 3 in floats."""
+    if not isinstance(rate, str):
+        raise ApiError(f'{what} is {rate!r}; write an exact fraction such as "1/10"')
+    rates.parse(rate)
+    return rate
+
+
 def _name(choice: Choice) -> str:
     if isinstance(choice, str):
         return choice
@@ -391,10 +324,3 @@ def _method(method: str | Mapping[str, Choice]) -> Mapping[str, Choice]:
     if strange:
         raise ApiError(f"method: unknown key {strange[0]!r} (keys: {', '.join(usual)})")
     return {**usual, **method}
-
-
-def _in_memory(images: LabelledImages) -> LabelledImages:
-    """A copy that does not need the file any more."""
-    return LabelledImages(
-        images.pixels.clone(), images.labels.clone(), images.class_names, images.normalisation
-    )

@@ -107,8 +107,9 @@ def condenser(
 def estimator(options: type | None = None, *, across_classes: bool = False) -> Decorator:
     """Declare an estimator ``(vectors, generators, options) -> Estimate``.
 
-    across_classes: it compares a class with the others and gets their sampled rows as a fourth
-    argument.
+    across_classes: it compares a class with the others. It then gets two more arguments, sampled
+    rows of all classes (`Others`) and the labels of the vectors' classes, and its options need a
+    field ``others``: how many rows are sampled.
     """
     return _declare("estimator", options, across_classes=across_classes)
 

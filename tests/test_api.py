@@ -104,10 +104,11 @@ def test_a_screen_finds_copies_of_the_target_and_condensing_leaves_them_out():
     train, test = rdmdc.load_dataset("emoji", per_class=(60, 6), size=16)
     poisons = rdmdc.attack(train, rdmdc.target(test, seed=5), by="direct", poisons=6)
     poisoned = poisons.apply(train)
-    screening = rdmdc.screen(poisoned, drop="1/10", networks=4, progress=False)
+    screening = rdmdc.screen(poisoned, by="contrastive", drop="1/10", networks=4, progress=False)
     assert not screening.kept[poisons.indices].any()
     assert (~screening.kept).sum() == 7 * 6
-    small = rdmdc.condense(poisoned, ipc=1, method="screened_dm", **TINY)
+    chosen = {"screen": "contrastive", "estimator": "mean"}
+    small = rdmdc.condense(poisoned, ipc=1, method=chosen, **TINY)
     plain = rdmdc.condense(poisoned, ipc=1, method="dm", **TINY)
     assert not torch.equal(small.inputs, plain.inputs)
 
@@ -133,12 +134,23 @@ def test_evaluation_has_a_row_for_each_network_and_target(data):
         ({"start": "zeros"}, "noise, real"),
         ({"ipc": 0}, "whole number, at least 1"),
         ({"batch": 21}, "batch is 21, but class .* has 20 images"),
+        ({"poison_rate": 0.1}, 'write an exact fraction such as "1/10"'),
     ],
 )
 def test_bad_arguments_say_what_would_be_right(data, arguments, message):
     train, _ = data
     with pytest.raises(InputError, match=message):
         rdmdc.condense(train, **{**TINY, **arguments})
+
+
+def test_a_test_split_of_arrays_shares_the_training_split_s_normalisation(data):
+    train, test = data
+    arrays = rdmdc.labelled(train.pixels.numpy(), train.labels.numpy())
+    held_out = rdmdc.labelled(test.pixels.numpy(), test.labels.numpy(), like=arrays)
+    small = rdmdc.condense(arrays, ipc=1, **TINY)
+    scores = rdmdc.evaluate(small, held_out, networks=1, epochs=1, progress=False)
+    assert held_out.normalisation == arrays.normalisation
+    assert len(scores) == 1
 
 
 def test_bad_arrays_say_what_would_be_right(data):
@@ -156,5 +168,7 @@ def test_bad_arrays_say_what_would_be_right(data):
         rdmdc.labelled(pixels[:2], [0, 2])
     with pytest.raises(ApiError, match="name the test split"):
         rdmdc.load_dataset(__file__)
+    with pytest.raises(ApiError, match="exact fraction"):
+        rdmdc.attack(train, rdmdc.target(train, 0), poisons=0.1)
     with pytest.raises(ApiError, match="pretrained victims"):
         rdmdc.attack(train, rdmdc.target(train, 0), by="gradient_matching")

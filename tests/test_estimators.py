@@ -375,3 +375,21 @@ def test_lemma_4_1(eps, drop, alpha, d, hidden):
     assert caught_not <= hiding + 0.01 * poisons
     assert left("mean")[0] > eps * np.sqrt(d) > bound
     assert left("random_mean")[0] > bound
+
+
+def test_without_a_compiler_sorting_is_torch_s(monkeypatch):
+    """A network without kernels runs "compiled" where no kernels can be compiled at all."""
+    from rdmdc.estimators.sorting import sort_samples
+    from rdmdc.models import running
+    from rdmdc.models.native import library
+    from rdmdc.networks.mlp import MLP
+
+    monkeypatch.setenv("CC", "no-such-compiler")
+    library.library.cache_clear()
+    assert running.compiling(True, "cpu", MLP(3, 8, 2, 16)) is None
+    values = torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(0))
+    try:
+        assert torch.equal(sort_samples(values), values.sort(dim=1).values)
+    finally:
+        running.compiling(False, "cpu", None)
+        library.library.cache_clear()

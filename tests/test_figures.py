@@ -62,6 +62,7 @@ def table(attacks: dict[str, float | None], methods: tuple[str, ...]) -> pd.Data
     rows = [
         {
             "label": method,
+            "architecture": "convnet",
             "attack": attack,
             "eps": eps,
             "accuracy_mean": 44.0 - i,
@@ -236,3 +237,11 @@ def test_poisons_of_another_label_are_an_error() -> None:
     wrong = PoisonSet(wrong.indices, wrong.labels + 1, wrong.pixels)
     with pytest.raises(RecordError, match="label differs"):
         figures.poisons(train(), wrong, target(), 64)
+
+
+def test_architectures_have_panels_of_their_own():
+    both = pd.concat(
+        [table({"Direct": None}, ("DM",)).assign(architecture=a) for a in ("convnet", "mlp")]
+    )
+    titles = [axes.get_title() for axes in figures.accuracy_asr(both).axes]
+    assert [t for t in titles if t] == ["Direct, convnet", "Direct, mlp"]

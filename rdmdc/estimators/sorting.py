@@ -12,6 +12,6 @@ def sort_samples(values: torch.Tensor) -> torch.Tensor:
     if running.compiled():
         from rdmdc.models.native import sorting  # loads torch, which planning need not
 
-        if sorting.can_sort(values):
+        if sorting.can_sort(values):  # False where the kernels cannot be compiled
             return sorting.sort_samples(values)
     return values.sort(dim=1).values

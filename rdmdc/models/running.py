@@ -89,7 +89,9 @@ def _in_chunks(
     padded = inputs
     if missing:
         padded = torch.nn.functional.pad(inputs, (0, 0) * (inputs.ndim - 1) + (0, missing))
-    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=_precision == "bfloat16"):
+    frozen = not any(value.requires_grad for value in weights.values())
+    halved = _precision == "bfloat16" and frozen
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=halved):
         embedded = [run(weights, part) for part in padded.split(chunk)]
     return torch.cat(embedded)[: len(inputs)].float()
 

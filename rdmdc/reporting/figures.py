@@ -221,10 +221,15 @@ def accuracy_asr(table: pd.DataFrame) -> Figure:
 
 
 def _facet(table: pd.DataFrame) -> list[str]:
-    """Each row's panel: attack and eps."""
+    """Each row's panel: attack and eps, and the architecture where there are several."""
+    several = table["architecture"].nunique() > 1
     return [
-        attack + ("" if pd.isna(eps) else f", eps {int(eps)}/255")
-        for attack, eps in zip(table["attack"], table["eps"], strict=True)
+        attack
+        + ("" if pd.isna(eps) else f", eps {int(eps)}/255")
+        + (f", {architecture}" if several else "")
+        for attack, eps, architecture in zip(
+            table["attack"], table["eps"], table["architecture"], strict=True
+        )
     ]
 
 

@@ -8,7 +8,7 @@ from importlib.resources import files
 
 import pandas as pd
 
-PARTS = files("rdmdc.reporting") / "page"
+PARTS = files("rdmdc.reporting")
 
 
 def page(title: str, table: pd.DataFrame, paragraphs: Sequence[str]) -> str:

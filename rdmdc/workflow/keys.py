@@ -43,7 +43,8 @@ class Preset:
         " there is a C compiler and 16 divides the width, networks on a GPU by torch.compile"
     )
     precision: str = option(
-        "of the products of convolutions with frozen weights while condensing and in DM poisoning:"
+        "of the products of convolutions with frozen weights while screening, condensing and in DM"
+        " poisoning:"
         " bfloat16 is faster and coarser, and needs AVX-512 BF16 on a CPU",
         choices=("float32", "bfloat16"),
     )

@@ -5,12 +5,21 @@ from __future__ import annotations
 import torch
 
 from rdmdc.models.native.library import LANES, check, library
+from rdmdc.models.network import KernelError
 
 
 def can_sort(values: torch.Tensor) -> bool:
-    """True if the kernels sort these values (B, N, D): float32 on a CPU, whole vectors of D."""
-    lanes = values.shape[2] % LANES == 0
-    return lanes and values.dtype == torch.float32 and values.device.type == "cpu"
+    """True if the kernels sort these values (B, N, D): float32 on a CPU, whole vectors of D.
+
+    False too where the kernels cannot be compiled, which a network without kernels does not notice.
+    """
+    if values.shape[2] % LANES or values.dtype != torch.float32 or values.device.type != "cpu":
+        return False
+    try:
+        library()
+    except KernelError:
+        return False
+    return True
 
 
 def sort_samples(values: torch.Tensor) -> torch.Tensor:
