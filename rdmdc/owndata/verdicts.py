@@ -36,9 +36,9 @@ FALSE_ALARMS = (
 MEASURED = (
     FALSE_ALARMS,
     "In trials during its development, of poisons made by distribution matching (DM) that were 10 %"
-    " of their class it flagged 99.9 % on emoji drawings (20 targets, at least 98.6 % of each) and 98.8 % on CIFAR-10"
-    " (4 targets). At 5 % of a class: 80 % (10 targets, two of them missed altogether) and 33 %"
-    " (3 targets).",
+    " of their class it flagged 99.9 % on emoji drawings (20 targets, at least 98.6 % of each) and"
+    " 98.8 % on CIFAR-10 (4 targets). At 5 % of a class: 80 % (10 targets, two of them missed"
+    " altogether) and 33 % (3 targets).",
     "What it cannot see: poisons that are 2 % of their class or fewer (it found 20 % of them on"
     " the drawings and none on CIFAR-10; at 1 % none); classes of fewer than 100 images; classes"
     " that are poisoned all over or by more than 30 %; triggers and other attacks that were not"
