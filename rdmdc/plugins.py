@@ -124,12 +124,14 @@ def source(
     *,
     files: Callable[[Any], list[str]] = lambda options: [],
     content: Callable[[Any], Mapping[str, str]] = lambda options: {},
+    fingerprint: Callable[[Any], str] = lambda options: "",
 ) -> Decorator:
     """Declare a source ``(options) -> (training split, test split)``.
 
     files: paths that the workflow watches. content: sha256 of data that the package itself holds.
+    fingerprint: changes when a file changes, for folders of too many files to watch each.
     """
-    return _declare("source", options, files=files, content=content)
+    return _declare("source", options, files=files, content=content, fingerprint=fingerprint)
 
 
 def _declare(kind: str, options: type | None, **facts: Any) -> Decorator:

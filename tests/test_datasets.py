@@ -727,3 +727,21 @@ def test_tiny_imagenet_parquet():
     for pixels, row in zip(test.pixels, rows, strict=True):
         picture = Image.open(io.BytesIO(frame["image"][row]["bytes"])).convert("RGB")
         np.testing.assert_array_equal(pixels.permute(1, 2, 0), np.array(picture))
+
+
+def test_a_folder_s_fingerprint_changes_with_any_file(tmp_path):
+    from rdmdc.sources.folder import Options, fingerprint
+
+    for part in ("train", "test"):
+        (tmp_path / part / "ant").mkdir(parents=True)
+        (tmp_path / part / "ant" / "1.png").write_bytes(b"one")
+    options = Options(str(tmp_path / "train"), str(tmp_path / "test"), "class_folders")
+    prints = [fingerprint(options), fingerprint(options)]
+    (tmp_path / "test" / "ant" / "2.png").write_bytes(b"two")
+    prints.append(fingerprint(options))
+    (tmp_path / "train" / "ant" / "1.png").write_bytes(b"other")
+    prints.append(fingerprint(options))
+    (tmp_path / "train" / "ant" / "1.png").unlink()
+    prints.append(fingerprint(options))
+    assert prints[0] == prints[1]
+    assert len(set(prints[1:])) == 4

@@ -17,9 +17,14 @@ def check(config: Config) -> None:
     presets.network_of(config)
     for name in config["networks"]:
         presets.network_named(config, name, "networks")
-    for kind, section in (("screen", "screens"), ("estimator", "estimators")):
+    for kind, section in (
+        ("screen", "screens"),
+        ("condenser", "condensers"),
+        ("estimator", "estimators"),
+    ):
         for name in config[section]:
             presets.chosen(config, kind, name, section)
+    _check_normalisation(config["dataset"]["normalisation"])
     for kind, section in (("screen", "screens"), ("attack", "attacks")):
         if "none" in config[section]:
             raise ConfigError(
@@ -38,6 +43,24 @@ def check(config: Config) -> None:
         raise ConfigError(f"targets: a seed is listed twice in {seeds}; remove one")
     if config["figures"] is not None:
         _check_figures(config)
+
+
+def _check_normalisation(wanted: Any) -> None:
+    """A mean and a standard deviation for each channel, or what the training split has."""
+    if wanted == "training_split":
+        return
+    if not isinstance(wanted, dict) or set(wanted) != {"mean", "std"}:
+        raise ConfigError(
+            f"dataset.normalisation: {wanted!r} must be training_split, or lists mean and std"
+        )
+    for key, values in wanted.items():
+        numbers = isinstance(values, list) and all(
+            isinstance(value, int | float) and not isinstance(value, bool) for value in values
+        )
+        if not numbers:
+            raise ConfigError(
+                f"dataset.normalisation.{key}: {values!r} must be a list of numbers, one a channel"
+            )
 
 
 def _check_labels(config: Config) -> None:
@@ -177,6 +200,8 @@ def _check_condition(config: Config, name: str) -> None:
 def _check_table(config: Config, name: str) -> None:
     table = config["tables"][name]
     where = f"tables.{name}"
+    if not table["rows"]:
+        raise ConfigError(f"{where}.rows: a table needs at least one row; name a condition")
     for row in table["rows"]:
         condition = presets.entry(config, "conditions", row["condition"], where)
         if condition["attack"] == "none":

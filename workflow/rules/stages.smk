@@ -54,6 +54,7 @@ rule data:
     params:
         options=as_argument(job_options.data(config)),
         code=code_of("data", SOURCE),
+        fingerprint=SOURCE.plugin.facts["fingerprint"](SOURCE.options),
     shell:
         "{PYTHON:q} -m rdmdc stage data --options {params.options:q} --code {params.code}"
         " --train {output.train:q} --test {output.test:q} 2> {log:q}"
