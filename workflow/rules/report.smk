@@ -91,7 +91,6 @@ if config["figures"] is not None:
             " --test {input.test:q} --targets {input.targets:q}"
             " --png {output.png:q} --svg {output.svg:q} 2> {log:q}"
 
-
     rule poisons_figure:
         input:
             train=f"results/{PRESET}/data/train.safetensors",
@@ -108,13 +107,18 @@ if config["figures"] is not None:
         log:
             f"results/{PRESET}/logs/figures/poisons.log",
         params:
-            options=as_argument({"eps": presets.attack_of(config, config["figures"]["condition"]).values.get("eps")}),
+            options=as_argument(
+                {
+                    "eps": presets.attack_of(config, config["figures"]["condition"]).values.get(
+                        "eps"
+                    )
+                }
+            ),
             code=digest(f"{STAGES}.poisons_figure"),
         shell:
             "{PYTHON:q} -m rdmdc stage poisons-figure --options {params.options:q} --code {params.code}"
             " --train {input.train:q} --target {input.target:q} --poisons {input.poisons:q}"
             " --png {output.png:q} --svg {output.svg:q} 2> {log:q}"
-
 
     rule synthetic_figure:
         input:
@@ -143,7 +147,6 @@ if config["figures"] is not None:
         shell:
             "{PYTHON:q} -m rdmdc stage synthetic-figure --options {params.options:q} --code {params.code}"
             " --synthetic {input:q} --png {output.png:q} --svg {output.svg:q} 2> {log:q}"
-
 
     rule accuracy_asr_figure:
         input:

@@ -146,12 +146,8 @@ rule screen:
     threads: config["threads"]
     resources:
         gpu=GPUS,
-        mem_mb=memory(
-            lambda w: resources.screen(config, presets.condition_of(w.case), w.screen)
-        ),
-        runtime=run_time(
-            lambda w: resources.screen(config, presets.condition_of(w.case), w.screen)
-        ),
+        mem_mb=memory(lambda w: resources.screen(config, presets.condition_of(w.case), w.screen)),
+        runtime=run_time(lambda w: resources.screen(config, presets.condition_of(w.case), w.screen)),
     params:
         options=lambda w: as_argument(job_options.screen(config, w.case, w.screen)),
         code=lambda w: code_of(
