@@ -49,5 +49,10 @@ def mean_without_top(vectors: torch.Tensor, scores: torch.Tensor, drop: Rate) ->
     k = rates.dropped(drop, n)
     order = scores.argsort(dim=1, descending=True, stable=True)
     kept = torch.ones_like(scores, dtype=torch.bool).scatter(1, order[:, :k], False)
+    return mean_of_kept(vectors, kept, n - k)
+
+
+def mean_of_kept(vectors: torch.Tensor, kept: torch.Tensor, count: int) -> Estimate:
+    """Mean of the ``count`` vectors (B, N, D) of each class that are kept (B, N)."""
     total = torch.bmm(kept.to(vectors).unsqueeze(1), vectors).squeeze(1)
-    return Estimate(total / (n - k), kept)
+    return Estimate(total / count, kept)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from rdmdc import plugins, rates
-from rdmdc.estimators.estimate import Drop, Estimate
+from rdmdc.estimators.estimate import Drop, Estimate, mean_of_kept
 from rdmdc.estimators.spectral_mean import top_direction
 from rdmdc.options import option
 
@@ -44,6 +44,4 @@ def iterated_spectral_mean(
         order = scores.argsort(dim=1, descending=True, stable=True)
         left = left.gather(1, order[:, left.shape[1] - keep :].sort(dim=1).values)
     kept = torch.zeros(len(vectors), n, dtype=torch.bool, device=vectors.device)
-    kept = kept.scatter(1, left, True)
-    total = torch.bmm(kept.to(vectors).unsqueeze(1), vectors).squeeze(1)
-    return Estimate(total / (n - k), kept)
+    return mean_of_kept(vectors, kept.scatter(1, left, True), n - k)
