@@ -5,12 +5,16 @@ import torch
 from test_screen_contrastive import images, quiet
 
 from rdmdc.attacks import adaptive_dm as adaptive
+from rdmdc.attacks import counterpoised_dm as counterpoised
+from rdmdc.attacks import decoy_dm as decoy
 from rdmdc.attacks import graded_dm as graded
+from rdmdc.attacks import selected_dm as selected
+from rdmdc.attacks import translated_dm as translated
 from rdmdc.attacks.crafting import Crafting, Scene, embed
 from rdmdc.attacks.dm_poison import dm_objective, dm_poison
 from rdmdc.checkpoints import NoCheckpoints
 from rdmdc.networks.convnet import ConvNet
-from rdmdc.records import Target
+from rdmdc.records import PoisonSet, Target
 
 CRAFTING = {
     "eps": 80,
@@ -43,7 +47,9 @@ def hidden(hiding):
 
 
 def spread(nearest, grading):
-    return graded.Options(**CRAFTING, nearest=nearest, grading=grading, class_images=60)
+    return graded.Options(
+        **CRAFTING, nearest=nearest, farthest=1.0, grading=grading, class_images=60
+    )
 
 
 def changes(scene, poisons):
@@ -110,6 +116,86 @@ def test_graded_poisons_lie_in_the_wanted_order_along_the_way(scene):
     along = places(scene, wide)
     assert along[-1] > along[0] + 0.2
     assert along.std() > 1.5 * places(scene, tight).std()
+
+
+def test_translated_poisons_keep_their_own_differences(scene):
+    """In fresh networks, more than DM's do; with no weight they are DM's to the bit."""
+    plain, _ = dm_poison(scene, Crafting(**CRAFTING), quiet, NoCheckpoints())
+    made = {
+        keeping: translated.translated_dm(
+            scene, translated.Options(**CRAFTING, keeping=keeping), quiet, NoCheckpoints()
+        )[0]
+        for keeping in (0.0, 3.0)
+    }
+    assert torch.equal(made[0.0].pixels, plain.pixels)
+
+    def changed(poisons):
+        before = scene.train.pixels[poisons.indices]
+        pixels = torch.cat([before, poisons.pixels]).float()
+        total = 0.0
+        for d in range(10):
+            found = embed(scene, Crafting(**CRAFTING), pixels, ("fresh", d))
+            old, new = found[:6] - found[:6].mean(0), found[6:] - found[6:].mean(0)
+            total += float((new - old).square().sum())
+        return total
+
+    assert changed(made[3.0]) < 0.7 * changed(plain)
+
+
+def test_counterweights_lie_on_the_other_side(scene):
+    options = counterpoised.Options(**CRAFTING, counterweight="1/3", beyond=1.0, class_images=60)
+    poisons, _ = counterpoised.counterpoised_dm(scene, options, quiet, NoCheckpoints())
+    along = places(scene, poisons)
+    assert along[:4].min() > along[4:].max() + 0.3
+    assert along[4:].max() < 0
+
+
+def test_without_counterweights_it_is_dm_s_objective(scene):
+    options = counterpoised.Options(**CRAFTING, counterweight="0", beyond=1.0, class_images=60)
+    values = scene.train.pixels[50:56].float()
+    (plain,) = dm_objective(scene, Crafting(**CRAFTING), values, ("any",))
+    (mine,) = counterpoised.counterpoised_objective(scene, options, values, ("any",))
+    torch.testing.assert_close(mine, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_decoys_lie_on_both_sides_of_their_own_class(scene):
+    options = decoy.Options(**CRAFTING, reach=1.0, class_images=40)
+    poisons, _ = decoy.decoy_dm(scene, options, quiet, NoCheckpoints())
+    labels = scene.train.labels[poisons.indices]
+    for c in (0, 2):
+        own = poisons.pixels[labels == c].float()
+        apart = 0.0
+        for d in range(10):
+            pixels = torch.cat(
+                [scene.target.pixels[None].float(), scene.train.pixels[50:110].float(), own]
+            )
+            found = embed(scene, options, pixels, ("fresh", d))
+            way = found[0] - found[1:61].mean(0)
+            along = found[61:] @ way / way.square().sum()
+            apart += float(along[0::2].mean() - along[1::2].mean()) / 10
+        assert apart > 0.3, c
+
+
+@pytest.mark.parametrize(("which", "sign"), [("nearest", 1), ("farthest", -1)])
+def test_the_nearest_or_farthest_images_are_selected(scene, which, sign):
+    options = selected.Options(**CRAFTING, selected=which, networks=10, class_images=60)
+    chosen = selected.places_chosen(scene, options)
+    everyone = PoisonSet(
+        torch.arange(50, 110), scene.train.labels[50:110], scene.train.pixels[50:110]
+    )
+    along = sign * places(scene, everyone)
+    rank = along.argsort(descending=True).argsort()
+    assert len(chosen) == 6
+    assert rank[chosen - 50].float().mean() < 15  # of 60
+    poisons, _ = selected.selected_dm(scene, options, quiet, NoCheckpoints())
+    assert torch.equal(poisons.indices, chosen)
+
+
+def test_poisons_beyond_the_target(scene):
+    far = graded.Options(**CRAFTING, nearest=2.0, farthest=2.0, grading=0.0, class_images=60)
+    beyond, _ = graded.graded_dm(scene, far, quiet, NoCheckpoints())
+    at, _ = graded.graded_dm(scene, spread(1.0, 0.0), quiet, NoCheckpoints())
+    assert places(scene, beyond).mean() > places(scene, at).mean() + 0.1
 
 
 def test_the_class_is_screened_as_it_is_delivered(scene):

@@ -10,10 +10,10 @@ import torch
 
 from rdmdc import plugins
 from rdmdc.attacks.crafting import Crafted, Crafting, Purpose, Scene, choose, craft, embed
+from rdmdc.attacks.way import way_to_target
 from rdmdc.checkpoints import Checkpoints
 from rdmdc.options import option
 from rdmdc.progress import OnStep
-from rdmdc.randomness import generator
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,9 @@ class Options(Crafting):
         "where the poison nearest to its class lies on the way to the target: 0 at the class's"
         " mean, 1 at the target",
         at_least=0,
-        at_most=1,
+    )
+    farthest: float = option(
+        "where the farthest poison lies; above 1 it lies beyond the target", at_least=0
     )
     grading: float = option(
         "weight of each poison's place on the way, beside that of their mean", at_least=0
@@ -42,7 +44,8 @@ def graded_dm(
 
     Not in the paper. Poisons of Alg. 2 lie together near the target and can be told from their
     class as a group. Here the i-th of P is to lie at a_i on the way from the clean class's mean to
-    the target, a_i evenly spaced from ``nearest`` to 1, so that the class has a tail and no group.
+    the target, a_i evenly spaced from ``nearest`` to ``farthest``, so that the class has a tail and
+    no group. Where both are above 1, fewer poisons beyond the target move the mean as far.
     """
     indices = choose(scene, [scene.target.adversarial_label])
     objective = partial(graded_objective, scene, options)
@@ -55,19 +58,10 @@ def graded_objective(
     """‖mean_p Φ(p) − (r̄ + ā d)‖² + grading · ‖d‖² · mean_i (⟨Φ(p_i) − r̄, d⟩ / ‖d‖² − a_i)².
 
     d = Φ(x_t) − r̄, with r̄ the mean of clean images of the class; values (P, C, H, W) are pixels.
-    With nearest 1 and grading 0 it is Eq. 5.
+    With nearest and farthest 1 and grading 0 it is Eq. 5.
     """
-    label = scene.target.adversarial_label
-    start, count = int(scene.train.class_start()[label]), int(scene.train.counts()[label])
-    order = torch.randperm(count, generator=generator(*purpose, "clean"))[: options.class_images]
-    target = scene.target.pixels.to(values)[None]
-    with torch.no_grad():
-        pixels = torch.cat([target, scene.train.pixels[start + order].to(values)])
-        clean = embed(scene, options, pixels, purpose)
-        mean = clean[1:].mean(0)
-        way = clean[0] - mean
+    way = way_to_target(scene, options, options.class_images, purpose)
     embeddings = embed(scene, options, values, purpose)
-    places = torch.linspace(options.nearest, 1, len(values), device=values.device)
-    apart = (embeddings.mean(0) - mean - places.mean() * way).square().sum()
-    along = (embeddings - mean) @ way / way.square().sum()
-    yield apart + options.grading * way.square().sum() * (along - places).square().mean()
+    places = torch.linspace(options.nearest, options.farthest, len(values), device=values.device)
+    apart = (embeddings.mean(0) - way.mean - places.mean() * way.step).square().sum()
+    yield apart + options.grading * way.length * (way.places(embeddings) - places).square().mean()

@@ -1,0 +1,43 @@
+"""The way from a class to the target in the embeddings of one random network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from rdmdc.attacks.crafting import Crafting, Purpose, Scene, embed
+from rdmdc.randomness import generator
+
+
+@dataclass(frozen=True)
+class Way:
+    """mean (D,): of clean images of the adversarial class; step (D,): from there to the target."""
+
+    mean: torch.Tensor
+    step: torch.Tensor
+
+    @property
+    def length(self) -> torch.Tensor:
+        """Squared length of the step."""
+        return self.step.square().sum()
+
+    def places(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Places (n,) of embeddings (n, D) on the way: 0 at the class's mean, 1 at the target."""
+        return (embeddings - self.mean) @ self.step / self.length
+
+
+def way_to_target(scene: Scene, crafting: Crafting, class_images: int, purpose: Purpose) -> Way:
+    """The way in the network and under the augmentation of a purpose; a constant for gradients.
+
+    The mean is that of ``class_images`` clean images, drawn for the purpose.
+    """
+    label = scene.target.adversarial_label
+    start, count = int(scene.train.class_start()[label]), int(scene.train.counts()[label])
+    order = torch.randperm(count, generator=generator(*purpose, "clean"))[:class_images]
+    clean = scene.train.pixels[start + order]
+    pixels = torch.cat([scene.target.pixels[None], clean]).to(scene.device, torch.float32)
+    with torch.no_grad():
+        embeddings = embed(scene, crafting, pixels, purpose)
+        mean = embeddings[1:].mean(0)
+        return Way(mean, embeddings[0] - mean)
