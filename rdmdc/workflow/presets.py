@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from rdmdc import plugins
 from rdmdc.errors import InputError
 from rdmdc.options import build, fields
 from rdmdc.plugins import KINDS, Plugin
+from rdmdc.wording import nearest
 from rdmdc.workflow import keys
 
 Config = Mapping[str, Any]
@@ -102,8 +102,7 @@ def _condition(config: Config, name: str, entry: Any) -> dict[str, Any]:
         known = fields(_plugin(config, "attack", attack, where).options)
         strange = [key for key in further if key not in known]
         if strange:
-            near = get_close_matches(strange[0], [*own, *known], 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = nearest(strange[0], [*own, *known])
             raise ConfigError(
                 f"{where}: unknown key {strange[0]!r}{hint} (keys: {', '.join(own)}; options of"
                 f" {attack}: {', '.join(known) or 'none'})"
@@ -117,11 +116,9 @@ def _condition(config: Config, name: str, entry: Any) -> dict[str, Any]:
 def entry(config: Config, section: str, name: str, where: str) -> Any:
     """An entry of a section; ConfigError names those that there are."""
     if not isinstance(name, str) or name not in config[section]:
-        near = get_close_matches(str(name), config[section], 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(
-            f"{where}: no {section} entry is named {name!r}{hint} (there are"
-            f" {', '.join(config[section]) or 'none'})"
+            f"{where}: no {section} entry is named {name!r}{nearest(name, config[section])} (there"
+            f" are {', '.join(config[section]) or 'none'})"
         )
     return config[section][name]
 
