@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from rdmdc import rates
+from rdmdc.arguments import ApiError as ApiError
 from rdmdc.arguments import (
     Choice,
     checked,
@@ -31,7 +32,7 @@ from rdmdc.attacks.crafting import Scene
 from rdmdc.checkpoints import NoCheckpoints
 from rdmdc.condensers.task import Calibration, Task
 from rdmdc.datasets import targets as drawing
-from rdmdc.datasets.arrays import ApiError, Images, labelled
+from rdmdc.datasets.arrays import Images, labelled
 from rdmdc.datasets.arrays import load_dataset as load_dataset
 from rdmdc.metrics.evaluate import evaluate as scores_of
 from rdmdc.models import running

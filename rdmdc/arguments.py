@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 
 from rdmdc import plugins, rates
-from rdmdc.datasets.arrays import ApiError
+from rdmdc.errors import InputError
 from rdmdc.models.augment import OPERATIONS
 from rdmdc.models.network import Network, NetworkError
 from rdmdc.options import OptionError, build, fields
@@ -23,6 +23,10 @@ Choice = str | Mapping[str, Any]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class ApiError(InputError):
+    """Arguments that do not fit; the message names the value and what would be right."""
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
@@ -47,10 +51,16 @@ def whole(value: Any, what: str, lowest: int, highest: int | None = None, becaus
     return int(value)
 
 
+def one_of(value: Any, what: str, known: Iterable[str]) -> str:
+    """The value, if it is one of those that there are."""
+    if value not in known:
+        raise ApiError(f"{what} is {value!r}; choose {' or '.join(known)}")
+    return str(value)
+
+
 def device_named(device: Any) -> str:
     """The device, if torch computes on it here."""
-    if device not in DEVICES:
-        raise ApiError(f"device is {device!r}; choose {' or '.join(DEVICES)}")
+    one_of(device, "device", DEVICES)
     if device == "cuda" and not torch.cuda.is_available():
         raise ApiError("device is 'cuda', but torch finds no GPU here; choose cpu")
     return str(device)

@@ -186,8 +186,11 @@ def test_bad_arguments_of_the_other_calls_say_what_would_be_right(data):
         (rdmdc.target, (test, {"seed": -1}), "seed is -1; .*at least 0"),
         (rdmdc.target, (test, {"seed": 10**6}), "enough for seeds 0"),
         (rdmdc.load_dataset, ("emoji", {"image_colum": "img"}), "unknown option 'image_colum'"),
-        (rdmdc.load_dataset, ("emoji", {"size": 0}), "size: 0 must be .*at least 1"),
-        (rdmdc.load_dataset, ("emoji", {"color": "red"}), "color: 'red' must be .*rgb, grey"),
+        (rdmdc.load_dataset, ("emoji", {"size": 0}), "size is 0; .*at least 1"),
+        (rdmdc.load_dataset, ("emoji", {"per_class": 20}), "per_class is 20; .*each split"),
+        (rdmdc.load_dataset, ("emoji", {"per_class": (0, 5)}), "per_class is 0; .*at least 1"),
+        (rdmdc.load_dataset, ("emojis", {}), "emojis"),
+        (rdmdc.load_dataset, ("emoji", {"color": "red"}), "color is 'red'; choose rgb or grey"),
     ):
         *given, named = arguments
         quiet = {} if call in (rdmdc.network, rdmdc.target, rdmdc.load_dataset) else {"progress": 0}

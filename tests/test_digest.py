@@ -222,7 +222,13 @@ SHOWS = {  # file, edit, jobs that reach it
     "storage/weights.py": (altering("load_weights"), ["victim:*", "poison:*"]),
     # tables and figures
     "reporting/tables.py": (altering("table"), [*TABLES]),
+    "reporting/table_texts.py": (altering("csv"), ["table"]),
     "reporting/figures.py": (altering("rendered"), [*FIGURES]),
+    "reporting/image_figures.py": (
+        altering("targets"),
+        ["targets_figure", "poisons_figure", "synthetic_figure"],
+    ),
+    "reporting/accuracy_asr.py": (altering("accuracy_asr"), ["accuracy_asr_figure"]),
     "reporting/lineage.py": (altering("html"), ["provenance_page"]),
     # stages
     "workflow/stages/job.py": (altering("begin"), ["data:*", "target", *COMPUTING]),
@@ -302,7 +308,8 @@ SILENT = {  # file: edits of what changes no number
     "storage/writing.py": altering("write"),
     "storage/verify.py": altering("verify"),
     "workflow/digest.py": altering("DigestError"),
-    "workflow/presets.py": altering("complete"),
+    "workflow/presets.py": altering("chosen"),
+    "workflow/completing.py": altering("complete"),
     "workflow/checks.py": altering("check"),
     "workflow/keys.py": altering("Preset"),
     "workflow/resources.py": altering("memory_mb"),

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from rdmdc.arguments import ApiError, checked, one_of, whole
+from rdmdc.datasets.decoding import MODES, source_of
 from rdmdc.datasets.preparing import prepare
-from rdmdc.errors import InputError
-from rdmdc.options import OptionError
-from rdmdc.plugins import PluginError
 from rdmdc.records import LabelledImages, Normalisation, RecordError
 from rdmdc.storage.images import load_images
 from rdmdc.storage.provenance import Provenance
@@ -21,10 +20,7 @@ from rdmdc.storage.provenance import Provenance
 Images = LabelledImages | np.ndarray | torch.Tensor
 
 
-class ApiError(InputError):
-    """Arguments that do not fit; the message names the value and what would be right."""
-
-
+@checked
 def load_dataset(
     source: str | Path = "emoji",
     test: str | Path | None = None,
@@ -54,7 +50,17 @@ def load_dataset(
     else:
         columns = {"image_column": "image", "label_column": "label", "class_names": None}
         own = {"source": "parquet", "train": str(source), "test": str(test), **columns}
-    limits = per_class and {"train": per_class[0], "test": per_class[1]}
+    limits = None
+    if per_class is not None:
+        if not isinstance(per_class, Sequence) or len(per_class) != 2:
+            raise ApiError(f"per_class is {per_class!r}; give a number for each split: (100, 20)")
+        for number in per_class:
+            if number is not None:
+                whole(number, "per_class", 1)
+        limits = {"train": per_class[0], "test": per_class[1]}
+    if size is not None:
+        whole(size, "size", 1)
+    one_of(color, "color", MODES)
     decoding = {
         "classes": list(classes) if classes is not None else None,
         "per_class": limits,
@@ -62,13 +68,11 @@ def load_dataset(
         "color": color,
         "normalisation": "training_split",
     }
+    given = {**own, **options, **decoding}
+    source_of(given)  # its options are checked here, where a child process would say DatasetError
     with tempfile.TemporaryDirectory() as folder:
         paths = Path(folder, "train.safetensors"), Path(folder, "test.safetensors")
-        given = {**own, **options, **decoding}
-        try:
-            prepare(given, *paths, Provenance.begin("data", {}, "", []))
-        except (OptionError, PluginError) as error:
-            raise ApiError(str(error)) from error
+        prepare(given, *paths, Provenance.begin("data", {}, "", []))
         train, held_out = (_in_memory(load_images(path)) for path in paths)
     return train, held_out
 

@@ -12,12 +12,13 @@ from rdmdc.workflow.planning import lazily
 
 with lazily("torch", "pandas", "scipy"):
     from rdmdc.workflow import checks, job_options, presets, resources
+    from rdmdc.workflow.completing import complete
     from rdmdc.workflow.digest import digest
     from rdmdc.workflow.job_options import as_argument
 
     PYTHON = sys.executable
     try:
-        config = presets.complete(config)
+        config = complete(config)
         checks.check(config)
     except InputError as error:
         raise WorkflowError(f"preset {config.get('preset')}: {error}") from None
