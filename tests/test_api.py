@@ -189,7 +189,6 @@ def test_bad_arguments_of_the_other_calls_say_what_would_be_right(data):
         (rdmdc.load_dataset, ("emoji", {"size": 0}), "size is 0; .*at least 1"),
         (rdmdc.load_dataset, ("emoji", {"per_class": 20}), "per_class is 20; .*each split"),
         (rdmdc.load_dataset, ("emoji", {"per_class": (0, 5)}), "per_class is 0; .*at least 1"),
-        (rdmdc.load_dataset, ("emojis", {}), "emojis"),
         (rdmdc.load_dataset, ("emoji", {"color": "red"}), "color is 'red'; choose rgb or grey"),
     ):
         *given, named = arguments

@@ -84,7 +84,7 @@ def test_a_page_shows_what_markdown_shows():
     ]
     cells = [text.replace("\n", " ") for text in shown.texts["th"] + shown.texts["td"]]
     assert cells == [text for row in texts for text in row]
-    assert shown.texts["p"] == ["A note.", tables.EXPLANATION]
+    assert shown.texts["p"] == ["A note.", table_texts.EXPLANATION]
 
 
 # --- sorting ---------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def test_a_table_sorts_by_the_numbers_behind_it():
         drawn.append(scores)
         rows.append(entry("rdm", condition=f"dm64{i}", clean=f"clean{i}", eps=eps))
     table = tables.table(pd.concat(drawn), rows, "dm")
-    texts = tables._texts(table)
+    texts = table_texts._texts(table)
     columns = {
         "eps": "eps",
         "Accuracy": "accuracy_mean",

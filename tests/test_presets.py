@@ -556,6 +556,13 @@ def test_importing_the_package_costs_neither_torch_nor_pyarrow():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_job_that_the_preset_does_not_have_is_told():
+    with pytest.raises(InputError, match=r"targets: none has the seed 9 \(there are 0, 1\)"):
+        job_options.target(FULL, 9)
+    with pytest.raises(InputError, match=r"condition clean has no attack, .* those of .*dm_64"):
+        job_options.poison(FULL, "clean", 0)
+
+
 def test_messages_name_keys_that_there_are():
     """A word such as dataset.size in a text of the package is a key of a preset."""
     trained = {*fields(Schedule), "networks", "epochs"}

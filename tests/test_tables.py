@@ -366,4 +366,4 @@ def test_markdown_is_padded_and_explained() -> None:
     assert f"{row['p_vs_dm']:.3f} ({row['hit_by_dm_only']}/{row['hit_by_this_only']})" in lines[2]
     assert "64/255" in lines[2] and "| – " in lines[3]
     assert "5 × 5 × 3" in lines[2]
-    assert "The default preset is not the paper's.\n\n" + tables.EXPLANATION in text
+    assert "The default preset is not the paper's.\n\n" + table_texts.EXPLANATION in text

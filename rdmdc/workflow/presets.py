@@ -86,6 +86,18 @@ def attack_of(config: Config, condition: str) -> Chosen | None:
     return chosen(config, "attack", own["attack"], f"conditions.{condition}.attack", own["options"])
 
 
+def crafting_of(config: Config, condition: str) -> Chosen:
+    """The attack of a condition that has one; ConfigError where it is clean."""
+    attack = attack_of(config, condition)
+    if attack is None:
+        attacked = [name for name, own in config["conditions"].items() if own["attack"] != "none"]
+        raise ConfigError(
+            f"condition {condition} has no attack, and so no poisons; ask for those of"
+            f" {', '.join(attacked) or 'a preset with attacks'}"
+        )
+    return attack
+
+
 def screen_of(config: Config, method: str) -> Chosen:
     """The screen of a method."""
     name = entry(config, "methods", method, "methods")["screen"]
