@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(
             f"{called}: too little memory ({line(error)}); run fewer jobs at a time, or"
-            " lower dataset.per_class, dataset.size, network or the batch sizes",
+            " lower dataset.per_class, dataset.size, the networks' width or the batch sizes",
             file=sys.stderr,
         )
         return 1

@@ -1,7 +1,8 @@
 """The Python API: data, attacks, screens, condensation and evaluation as functions of arrays.
 
 Everything here calls what the workflow calls, without files. The defaults are written in the
-signatures; a preset states each of them itself.
+signatures; a preset states each of them itself. An argument that does not fit raises ApiError,
+whose one line names the value and what would be right.
 """
 
 from __future__ import annotations
@@ -13,18 +14,31 @@ from typing import Any
 import pandas as pd
 import torch
 
-from rdmdc import plugins, rates
+from rdmdc import rates
+from rdmdc.arguments import ApiError as ApiError
+from rdmdc.arguments import (
+    Choice,
+    checked,
+    device_named,
+    fitting,
+    name_of,
+    operations,
+    options_of,
+    plugin_of,
+    rate,
+    whole,
+)
 from rdmdc.attacks.crafting import Scene
 from rdmdc.checkpoints import NoCheckpoints
 from rdmdc.condensers.task import Calibration, Task
 from rdmdc.datasets import targets as drawing
-from rdmdc.datasets.arrays import ApiError, Images, labelled
+from rdmdc.datasets.arrays import Images, labelled
 from rdmdc.datasets.arrays import load_dataset as load_dataset
 from rdmdc.metrics.evaluate import evaluate as scores_of
 from rdmdc.models import running
 from rdmdc.models.network import Network
 from rdmdc.models.training import Schedule
-from rdmdc.options import Rate, build, fields
+from rdmdc.options import build
 from rdmdc.progress import Progress
 from rdmdc.records import (
     LabelledImages,
@@ -35,9 +49,7 @@ from rdmdc.records import (
 )
 from rdmdc.screens.screening import Suspects
 from rdmdc.training_data import TrainingData
-
-Choice = str | Mapping[str, Any]
-"""A plug-in: its name, or a mapping of ``use`` and options as an entry of a preset has them."""
+from rdmdc.wording import nearest
 
 AUGMENTATION = ("color", "crop", "cutout", "flip", "scale", "rotate")
 METHODS: dict[str, tuple[str, str]] = {
@@ -49,11 +61,13 @@ METHODS: dict[str, tuple[str, str]] = {
 """Screen and estimator of the methods that have a name here; all condense by ``dm``."""
 
 
+@checked
 def target(test: LabelledImages, seed: int = 0) -> Target:
     """The target of a seed: an image of the test split and the label that an attacker wants."""
-    return drawing.draw(test, seed)
+    return drawing.draw(test, whole(seed, "seed", 0))
 
 
+@checked
 def network(
     images: LabelledImages, family: Choice = "convnet", *, width: int = 32, depth: int | None = None
 ) -> Network:
@@ -65,12 +79,15 @@ def network(
     _, channels, height, side = images.pixels.shape
     if height != side:
         raise ApiError(f"images are {height} × {side}, not square; crop or scale them")
-    plugin = plugins.get("network", _name(family), "network")
-    usual = {"width": width, "depth": depth or max(1, round(math.log2(side / 4)))}
-    made: Network = plugin(channels, side, len(images.class_names), _options(plugin, family, usual))
+    plugin = plugin_of("network", family, "family")
+    halvings = max(1, round(math.log2(side / 4)))
+    usual = {"width": width, "depth": halvings if depth is None else depth}
+    own = options_of(plugin, family, usual)
+    made: Network = plugin(channels, side, len(images.class_names), own)
     return made
 
 
+@checked
 def attack(
     train: LabelledImages,
     target: Target,
@@ -89,10 +106,15 @@ def attack(
     """Craft poisons of the target's adversarial class; ``poisons.apply(train)`` puts them in place.
 
     eps and step are in 255ths. poisons: a share of the class, or a number. Attacks that need
-    pretrained victims run in the workflow only. Raises PluginError, OptionError or ApiError.
+    pretrained victims run in the workflow only. Raises ApiError.
     """
-    plugin = plugins.get("attack", _name(by), "by")
-    wanted = poisons if isinstance(poisons, int) else _rate(poisons, "poisons")
+    plugin = plugin_of("attack", by, "by")
+    class_size = int(train.counts()[target.adversarial_label])
+    wanted = (
+        whole(poisons, "poisons", 1, class_size, ", the images of the class")
+        if isinstance(poisons, int)
+        else rate(poisons, "poisons")
+    )
     if plugin.facts["victims"]:
         raise ApiError(f"{plugin.name} needs pretrained victims; run it by a preset instead")
     usual = {
@@ -104,13 +126,15 @@ def attack(
         "scoring_draws": 4,
         "augmentation": AUGMENTATION,
     }
-    own = _options(plugin, by, usual)
-    scene = Scene(train, target, _running(network, train, device), (), wanted, seed, device)
+    own = options_of(plugin, by, usual)
+    net = _running(network, train, device)
+    scene = Scene(train, target, net, (), wanted, whole(seed, "seed", 0), device)
     crafted, _ = plugin(scene, own, _progress(progress, plugin.name), NoCheckpoints())
     found: PoisonSet = crafted
     return found
 
 
+@checked
 def screen(
     images: Images,
     labels: Any = None,
@@ -127,20 +151,20 @@ def screen(
 
     Scores and ``kept`` are in the order of the images sorted by class (`labelled`). The usual
     screen decides by itself how many images to leave out. drop: the share of each class that other
-    screens leave out.
+    screens leave out. Raises ApiError.
     """
     data = labelled(images, labels)
-    plugin = plugins.get("screen", _name(by), "by")
+    plugin = plugin_of("screen", by, "by")
     usual = {"drop": drop, "networks": networks, **CONTRAST, **MINORITIES}
     suspects = Suspects(
         TrainingData(data),
         torch.zeros(len(data.labels), dtype=torch.bool),
         _running(network, data, device),
         AUGMENTATION,
-        seed,
+        whole(seed, "seed", 0),
         device,
     )
-    own = _options(plugin, by, usual)
+    own = options_of(plugin, by, usual)
     found: Screening = plugin(suspects, own, _progress(progress, plugin.name), NoCheckpoints())
     return found
 
@@ -161,6 +185,7 @@ MINORITIES = {
 """What makes a group of images suspicious, where a call says nothing else; as in config.yaml."""
 
 
+@checked
 def condense(
     images: Images,
     labels: Any = None,
@@ -187,18 +212,25 @@ def condense(
     iteration, by default 128 or what the smallest class has. learning_rate: by default
     64 · ipc / width. The networks are random ConvNets of width 32 unless ``network`` is another.
 
-    Raises PluginError for an unknown method, RecordError where a class is too small.
+    Raises ApiError, also where ``ipc`` or ``batch`` is more than the smallest class has.
     """
     data = labelled(images, labels)
     chosen = _method(method)
+    whole(iterations, "iterations", 1)
+    share = rates.parse(rate(poison_rate, "poison_rate"))
+    if 3 * share >= 1:
+        raise ApiError(
+            f"poison_rate is {poison_rate!r}; give less than 1/3, since RDM-DC drops three times as"
+            " much of each class"
+        )
+    drawn = operations(augmentation)
     net = _running(network, data, device)
     screening = None
-    rate = rates.parse(_rate(poison_rate, "poison_rate"))
-    if _name(chosen["screen"]) != "none":
+    if name_of(chosen["screen"], "method.screen") != "none":
         screening = screen(
             data,
             by=chosen["screen"],
-            drop=str(rate * 3 / 2),
+            drop=str(share * 3 / 2),
             network=net,
             seed=seed,
             device=device,
@@ -206,7 +238,10 @@ def condense(
         )
     delivered = TrainingData(data, None, screening)
     smallest = min(delivered.counts())
-    condenser = plugins.get("condenser", _name(chosen["condenser"]), "method.condenser")
+    whole(ipc, "ipc", 1, smallest, ", the images of the smallest class")
+    if batch is not None:
+        whole(batch, "batch", 2, smallest, ", the images of the smallest class")
+    condenser = plugin_of("condenser", chosen["condenser"], "method.condenser")
     width = getattr(net, "width", 128)
     usual = {
         "ipc": ipc,
@@ -219,16 +254,17 @@ def condense(
     }
     calibration = None
     if condenser.facts["matches"] is not None:
-        estimator = plugins.get("estimator", _name(chosen["estimator"]), "method.estimator")
-        dropping = {"drop": str(rate * 3), **CONTRAST}
-        calibration = Calibration(estimator, _options(estimator, chosen["estimator"], dropping))
-    task = Task(delivered, net, tuple(augmentation), {"only": calibration}, seed, 0, device)
-    own = _options(condenser, chosen["condenser"], usual)
+        estimator = plugin_of("estimator", chosen["estimator"], "method.estimator")
+        dropping = {"drop": str(share * 3), **CONTRAST}
+        calibration = Calibration(estimator, options_of(estimator, chosen["estimator"], dropping))
+    task = Task(delivered, net, drawn, {"only": calibration}, whole(seed, "seed", 0), 0, device)
+    own = options_of(condenser, chosen["condenser"], usual)
     made = condenser(task, own, _progress(progress, "condense"), NoCheckpoints())
     synthetic: SyntheticSet = made["only"][0]
     return synthetic
 
 
+@checked
 def evaluate(
     synthetic: SyntheticSet,
     test: LabelledImages,
@@ -244,22 +280,31 @@ def evaluate(
     """Train networks on a condensed set and score them: accuracy, and what each makes of a target.
 
     A row per network and target; the columns are those of `rdmdc.metrics.evaluate.evaluate`. A
-    target is misread as the attacker wants where predicted_label is adversarial_label.
+    target is misread as the attacker wants where predicted_label is adversarial_label. Raises
+    ApiError, also where the set and the test split differ in classes, normalisation or shape.
     """
-    schedule = Schedule(
-        epochs=epochs,
-        batch=256,
-        learning_rate=0.01,
-        momentum=0.9,
-        nesterov=False,
-        weight_decay=5e-4,
-        decay_after=Rate("1/2"),
-        augmentation=AUGMENTATION,
-    )
-    net = _running(network, test, device)
-    shown = _progress(progress, "evaluate")
+    schedule = {
+        "epochs": epochs,
+        "batch": 256,
+        "learning_rate": 0.01,
+        "momentum": 0.9,
+        "nesterov": False,
+        "weight_decay": 5e-4,
+        "decay_after": "1/2",
+        "augmentation": AUGMENTATION,
+    }
     return scores_of(
-        synthetic, test, targets, net, schedule, networks, seed, 0, device, shown, NoCheckpoints()
+        synthetic,
+        test,
+        targets,
+        _running(network, test, device),
+        build(Schedule, schedule, "evaluate"),
+        whole(networks, "networks", 1),
+        whole(seed, "seed", 0),
+        0,
+        device,
+        _progress(progress, "evaluate"),
+        NoCheckpoints(),
     )
 
 
@@ -274,51 +319,28 @@ def _progress(wanted: bool, name: str) -> Any:
     return Progress(name) if wanted else _quiet
 
 
-def _running(network: Network | None, images: LabelledImages, device: str) -> Network:
-    """The network, or the usual one, compiled where that is possible."""
-    made = default_network(images) if network is None else network
+def _running(chosen: Network | None, images: LabelledImages, device: str) -> Network:
+    """The network, or a ConvNet of width 32, compiled where that is possible."""
+    device_named(device)
+    made = network(images) if chosen is None else fitting(chosen, images)
     running.compiling(True, device, made)
     return made
-
-
-def default_network(images: LabelledImages) -> Network:
-    """A ConvNet of width 32, as deep as halves the images' side down to 4 pixels."""
-    return network(images)
-
-
-def _rate(rate: Any, what: str) -> str:
-    """An exact fraction; floats are refused, since ceil(0.1 · 20) is 3 in floats."""
-    if not isinstance(rate, str):
-        raise ApiError(f'{what} is {rate!r}; write an exact fraction such as "1/10"')
-    rates.parse(rate)
-    return rate
-
-
-def _name(choice: Choice) -> str:
-    if isinstance(choice, str):
-        return choice
-    if "use" not in choice:
-        raise ApiError(f"{dict(choice)}: the key use is missing, the plug-in's name")
-    return str(choice["use"])
-
-
-def _options(plugin: plugins.Plugin, choice: Choice, usual: Mapping[str, Any]) -> Any:
-    """The plug-in's options: those of the choice, and the usual ones that it has."""
-    known = fields(plugin.options)
-    own = {} if isinstance(choice, str) else {k: v for k, v in choice.items() if k != "use"}
-    values = {**{key: value for key, value in usual.items() if key in known}, **own}
-    return build(plugin.options, values, f"{plugin.kind} {plugin.name}")
 
 
 def _method(method: str | Mapping[str, Choice]) -> Mapping[str, Choice]:
     if isinstance(method, str):
         if method not in METHODS:
             raise ApiError(
-                f"no method is named {method!r}; there are {', '.join(METHODS)}, or give a mapping"
-                " of screen, condenser and estimator"
+                f"no method is named {method!r}{nearest(method, METHODS)} (there are"
+                f" {', '.join(METHODS)}), or give a mapping of screen, condenser and estimator"
             )
         screen_name, estimator = METHODS[method]
         return {"screen": screen_name, "condenser": "dm", "estimator": estimator}
+    if not isinstance(method, Mapping):
+        raise ApiError(
+            f"method is {method!r}; give a name ({', '.join(METHODS)}), or a mapping of screen,"
+            " condenser and estimator"
+        )
     usual: dict[str, Choice] = {"screen": "none", "condenser": "dm", "estimator": "mean"}
     strange = sorted(set(method) - set(usual))
     if strange:

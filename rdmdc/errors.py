@@ -11,6 +11,17 @@ class ArtifactError(InputError):
     """An artifact cannot be read, written or used; the message names file, fault and remedy."""
 
 
+NO_THREAD = "could not start a thread to read it; free memory, or allow more processes (ulimit -u)"
+
+
+def is_no_thread(error: Exception) -> bool:
+    """True if Arrow could not start a thread, which says nothing of the file that it was to read.
+
+    Arrow raises no class of its own for it.
+    """
+    return "launch worker thread" in str(error)
+
+
 def line(message: object) -> str:
     """The message in one line that any terminal can show: whatever is not printable is escaped."""
     text = " ".join(str(message).splitlines())  # Arrow's messages have several

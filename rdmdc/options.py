@@ -11,24 +11,22 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import cache
-from typing import Any, NewType
+from typing import Any
 
 from rdmdc import rates
 from rdmdc.errors import InputError
-
-Rate = NewType("Rate", str)
-"""An exact fraction in [0, 1], written as a string such as "3/10"."""
+from rdmdc.rates import Rate as Rate
+from rdmdc.wording import keys, nearest, wanted
 
 BOUNDS = {
-    "at_least": ("at least", lambda value, bound: value >= bound),
-    "at_most": ("at most", lambda value, bound: value <= bound),
-    "above": ("above", lambda value, bound: value > bound),
-    "below": ("below", lambda value, bound: value < bound),
-    "choices": ("one of", lambda value, bound: value in bound),
+    "at_least": lambda value, bound: value >= bound,
+    "at_most": lambda value, bound: value <= bound,
+    "above": lambda value, bound: value > bound,
+    "below": lambda value, bound: value < bound,
+    "choices": lambda value, bound: value in bound,
 }
-"""What bounds a value, in words and as a test; for a tuple each of its elements is tested."""
+"""What bounds a value, as tests; of a tuple each element is tested."""
 
 
 class OptionError(InputError):
@@ -77,10 +75,10 @@ def build(options: type | None, values: Mapping[str, Any], where: str) -> Any:
     known = fields(options)
     for key in values:
         if key not in known:
-            near = get_close_matches(str(key), known, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            listed = ", ".join(known) or "none"
-            raise OptionError(f"{where}: unknown option {key!r}{hint} (options: {listed})")
+            raise OptionError(
+                f"{where}: unknown option {key!r}{nearest(key, known)}"
+                f" (options: {', '.join(known) or 'none'})"
+            )
     missing = [key for key in known if key not in values]
     if missing:
         text = known[missing[0]][1].get("text", "")
@@ -94,17 +92,6 @@ def build(options: type | None, values: Mapping[str, Any], where: str) -> Any:
     return options(**checked)
 
 
-def plain(value: Any) -> Any:
-    """Options as what JSON holds: dicts and lists, for a job's command line and its artifacts."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)
-        }
-    if isinstance(value, tuple | list):
-        return [plain(element) for element in value]
-    return value
-
-
 def _checked(kind: Any, metadata: Mapping[str, Any], value: Any, where: str) -> Any:
     """The value in its type, within its bounds."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -114,12 +101,12 @@ def _checked(kind: Any, metadata: Mapping[str, Any], value: Any, where: str) -> 
         within = [argument for argument in arguments if argument is not type(None)]
         fitting = [one for one in within if _fits(one, value)]
         if not fitting:
-            raise OptionError(f"{where}: {value!r} must be {_wanted(kind, metadata)}")
+            raise OptionError(f"{where}: {value!r} must be {wanted(kind, metadata)}")
         return _checked(fitting[0], metadata, value, where)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         if not isinstance(value, Mapping):
             raise OptionError(
-                f"{where}: {value!r} is not a section of options; write below it {_keys(kind)}"
+                f"{where}: {value!r} is not a section of options; write below it {keys(kind)}"
             )
         return build(kind, value, where)
     if origin is tuple:
@@ -141,9 +128,9 @@ def _checked(kind: Any, metadata: Mapping[str, Any], value: Any, where: str) -> 
         except rates.RateError as error:
             raise OptionError(f"{where}: {error}") from error
         return value
-    bounds = [(metadata[name], holds) for name, (_, holds) in BOUNDS.items() if name in metadata]
+    bounds = [(metadata[name], holds) for name, holds in BOUNDS.items() if name in metadata]
     if not _is(kind, value) or not all(holds(value, bound) for bound, holds in bounds):
-        raise OptionError(f"{where}: {value!r} must be {_wanted(kind, metadata)}")
+        raise OptionError(f"{where}: {value!r} must be {wanted(kind, metadata)}")
     return float(value) if kind is float else value
 
 
@@ -166,37 +153,3 @@ def _is(kind: Any, value: Any) -> bool:
     if kind is float:
         return isinstance(value, int | float) and math.isfinite(value)
     return isinstance(value, kind)
-
-
-def _wanted(kind: Any, metadata: Mapping[str, Any]) -> str:
-    """What an option must be, in words: "a whole number, at least 1"."""
-    bounds = [
-        f"{words} {', '.join(bound) if name == 'choices' else bound}"
-        for name, (words, _) in BOUNDS.items()
-        if (bound := metadata.get(name)) is not None
-    ]
-    return ", ".join([_name(kind), *bounds])
-
-
-def _name(kind: Any) -> str:
-    """A type in words."""
-    if typing.get_origin(kind) in (types.UnionType, typing.Union):
-        return " or ".join(_name(one) for one in typing.get_args(kind))
-    if dataclasses.is_dataclass(kind):
-        return f"a section of {_keys(kind)}"
-    words = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "text",
-        Rate: 'a fraction such as "3/10"',
-        tuple: "a list",
-        Mapping: "a section",
-        type(None): "null",
-    }
-    return words[typing.get_origin(kind) or kind]
-
-
-def _keys(options: Any) -> str:
-    """The names of the fields of an options dataclass."""
-    return ", ".join(field.name for field in dataclasses.fields(options))

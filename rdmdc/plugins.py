@@ -11,12 +11,12 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from rdmdc.errors import InputError, line
+from rdmdc.wording import nearest
 
 KINDS = {
     "attack": "attacks",
@@ -177,9 +177,7 @@ def get(kind: str, name: str, where: str) -> Plugin:
         return found.plugins[name]
     if name in found.broken:
         raise PluginError(f"{where}: the {kind} {name!r} cannot be imported: {found.broken[name]}")
-    near = get_close_matches(name, found.plugins, 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    listed = ", ".join(sorted(found.plugins))
+    hint, listed = nearest(name, found.plugins), ", ".join(sorted(found.plugins))
     raise PluginError(f"{where}: no {kind} is named {name!r}{hint} (there are {listed})")
 
 

@@ -2,8 +2,12 @@
 
 from fractions import Fraction
 from math import ceil
+from typing import NewType
 
 from rdmdc.errors import InputError
+
+Rate = NewType("Rate", str)
+"""An exact fraction in [0, 1], written as a string such as "3/10"."""
 
 
 class RateError(InputError):

@@ -29,7 +29,7 @@ KINDS = {
     " from them misread a target image.",
     "screen": "A screen scores each training image before condensation and leaves out the most"
     " suspicious ones.",
-    "condenser": "A condenser turns the remaining training images into a small synthetic set.",
+    "condenser": "A condenser turns the remaining training images into a small condensed set.",
     "estimator": "An estimator replaces the mean of a class's vectors by one that withstands"
     " outliers, inside a condenser that matches such means.",
     "network": "A network family says which networks embed and classify images.",

@@ -19,7 +19,8 @@ from typing import Any
 import evidence
 import pandas as pd
 
-from rdmdc.reporting import figures, tables
+from rdmdc.reporting import figures, table_texts, tables
+from rdmdc.reporting.accuracy_asr import accuracy_asr
 
 EVIDENCE = Path(__file__).parents[1] / "docs" / "reproduction"
 CELL = ["condition", "target", "run", "method"]
@@ -70,7 +71,7 @@ def build(folder: Path, out: Path) -> None:
             continue
         table = tables.table(scores, rows, entry["reference"])
         _write_table(table, entry["title"], entry["note"], out / name)
-        picture = figures.rendered(figures.accuracy_asr(table), "png", DPI)
+        picture = figures.rendered(accuracy_asr(table), "png", DPI)
         (out / f"{name}.png").write_bytes(picture)
         _build_distinct(scores, rows, entry, out / f"{name}_distinct")
         made.update({(r["condition"], r["method"], r["architecture"]): r for r in rows})
@@ -99,8 +100,8 @@ def _build_distinct(
 
 
 def _write_table(table: pd.DataFrame, title: str, note: str, to: Path) -> None:
-    to.with_name(f"{to.name}.csv").write_text(tables.csv(table))
-    to.with_name(f"{to.name}.md").write_text(tables.markdown(table, title, note))
+    to.with_name(f"{to.name}.csv").write_text(table_texts.csv(table))
+    to.with_name(f"{to.name}.md").write_text(table_texts.markdown(table, title, note))
 
 
 def _write_csv(frame: pd.DataFrame, path: Path) -> None:

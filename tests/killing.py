@@ -21,7 +21,8 @@ from test_command_line import CONFIG, POISONED, argv, edited, jobs
 
 from rdmdc.__main__ import main
 from rdmdc.storage import job_checkpoints as checkpoints
-from rdmdc.workflow import job_options, presets
+from rdmdc.workflow import job_options
+from rdmdc.workflow.completing import complete
 from rdmdc.workflow.stages import condense, evaluate, poison, screen, victim  # noqa: F401 too
 
 ALWAYS, NEVER = "1e-9", "1e9"  # minutes
@@ -207,7 +208,7 @@ class Job:
 def all_jobs(made, out):
     found = jobs(SETTINGS, made, out)
     train, weights = made / "data/train.safetensors", out / "victims/epochs=6.safetensors"
-    options = job_options.victim(presets.complete(SETTINGS), 6)
+    options = job_options.victim(complete(SETTINGS), 6)
     found["victim 6"] = argv("victim", options, train=train, weights=weights)
     return found
 

@@ -11,10 +11,8 @@ import rdmdc
 from rdmdc import plugins
 from rdmdc.api import ApiError
 from rdmdc.condensers.task import Calibration, Task
-from rdmdc.errors import InputError
 from rdmdc.estimators.spectral_mean import Options as Spectral
 from rdmdc.models import running
-from rdmdc.records import RecordError
 from rdmdc.training_data import TrainingData
 
 TINY = {"iterations": 2, "batch": 8, "progress": False}
@@ -133,14 +131,71 @@ def test_evaluation_has_a_row_for_each_network_and_target(data):
         ({"method": {"estimator": {"drop": "3/10"}}}, "the key use is missing"),
         ({"start": "zeros"}, "noise, real"),
         ({"ipc": 0}, "whole number, at least 1"),
-        ({"batch": 21}, "batch is 21, but class .* has 20 images"),
+        ({"batch": 21}, "batch is 21; .*at most 20, the images of the smallest class"),
+        ({"ipc": 21}, "ipc is 21; .*at most 20, the images of the smallest class"),
+        ({"ipc": 2.5}, "ipc is 2.5; give a whole number"),
+        ({"batch": 1}, "batch is 1; .*at least 2"),
+        ({"iterations": 0}, "iterations is 0; .*at least 1"),
+        ({"seed": -1}, "seed is -1; .*at least 0"),
+        ({"learning_rate": float("nan")}, "learning_rate: nan must be a number, above 0"),
+        ({"device": "gpu"}, "device is 'gpu'; choose cpu or cuda"),
+        ({"augmentation": ["blur"]}, "there is no 'blur' .*flip"),
+        ({"augmentation": ["flop"]}, "there is no 'flop'; did you mean flip"),
+        ({"augmentation": "flip"}, "augmentation is 'flip'; give a list"),
+        ({"method": "rdm-dc"}, "did you mean rdm_dc"),
+        ({"method": 3}, "method is 3; give a name"),
+        ({"method": {"estimator": 3}}, "method.estimator is 3; give a plug-in's name"),
+        (
+            {"method": {"estimator": {"use": "spectral_mean", "dorp": "1/10"}}},
+            "unknown option 'dorp'; did you mean drop",
+        ),
         ({"poison_rate": 0.1}, 'write an exact fraction such as "1/10"'),
+        ({"poison_rate": "1/2"}, "poison_rate is '1/2'; give less than 1/3"),
+        ({"poison_rate": "many"}, "poison_rate: 'many' is not a rate"),
     ],
 )
 def test_bad_arguments_say_what_would_be_right(data, arguments, message):
     train, _ = data
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(ApiError, match=message) as caught:
         rdmdc.condense(train, **{**TINY, **arguments})
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_arguments_of_the_other_calls_say_what_would_be_right(data):
+    train, test = data
+    target, small = rdmdc.target(test), rdmdc.condense(train, ipc=1, **TINY)
+    wide, narrow = rdmdc.load_dataset("emoji", per_class=(4, 4), size=16)
+    for call, arguments, message in (
+        (rdmdc.evaluate, (small, test, [], {"networks": 0}), "networks is 0; .*at least 1"),
+        (rdmdc.evaluate, (small, test, [], {"epochs": -1}), "epochs: -1 must be .*at least 0"),
+        (rdmdc.evaluate, (small, test, [], {"device": "gpu"}), "device is 'gpu'; choose cpu"),
+        (rdmdc.evaluate, (small, narrow, [], {}), "condensed set and the images differ"),
+        (rdmdc.evaluate, (small, test, [], {"network": rdmdc.network(wide)}), "make one by"),
+        (rdmdc.screen, (train, {"networks": 0}), "networks: 0 must be .*at least 1"),
+        (rdmdc.screen, (train, {"by": "contrastive", "drop": 0.1}), "drop: 0.1 is no fraction"),
+        (rdmdc.screen, (train, {"by": "contrastiv"}), "did you mean contrastive"),
+        (rdmdc.attack, (train, target, {"eps": 256}), "eps: 256 must be .*at most 255"),
+        (rdmdc.attack, (train, target, {"poisons": 0}), "poisons is 0; .*at most 20"),
+        (rdmdc.attack, (train, target, {"poisons": 21}), "poisons is 21; .*at most 20"),
+        (rdmdc.attack, (train, target, {"poisons": "0"}), "0 poisons cannot replace"),
+        (rdmdc.attack, (train, target, {"by": "dm_poisn"}), "did you mean dm_poison"),
+        (rdmdc.network, (train, {"width": 0}), "width: 0 must be .*at least 1"),
+        (rdmdc.network, (train, {"depth": 0}), "depth: 0 must be .*at least 1"),
+        (rdmdc.network, (train, {"depth": 7}), "side"),
+        (rdmdc.network, (train, "conv_net", {}), "did you mean convnet"),
+        (rdmdc.target, (test, {"seed": -1}), "seed is -1; .*at least 0"),
+        (rdmdc.target, (test, {"seed": 10**6}), "enough for seeds 0"),
+        (rdmdc.load_dataset, ("emoji", {"image_colum": "img"}), "unknown option 'image_colum'"),
+        (rdmdc.load_dataset, ("emoji", {"size": 0}), "size is 0; .*at least 1"),
+        (rdmdc.load_dataset, ("emoji", {"per_class": 20}), "per_class is 20; .*each split"),
+        (rdmdc.load_dataset, ("emoji", {"per_class": (0, 5)}), "per_class is 0; .*at least 1"),
+        (rdmdc.load_dataset, ("emoji", {"color": "red"}), "color is 'red'; choose rgb or grey"),
+    ):
+        *given, named = arguments
+        quiet = {} if call in (rdmdc.network, rdmdc.target, rdmdc.load_dataset) else {"progress": 0}
+        with pytest.raises(ApiError, match=message) as caught:
+            call(*given, **{**quiet, **named})
+        assert "\n" not in str(caught.value)
 
 
 def test_a_test_split_of_arrays_shares_the_training_split_s_normalisation(data):
@@ -153,6 +208,13 @@ def test_a_test_split_of_arrays_shares_the_training_split_s_normalisation(data):
     assert len(scores) == 1
 
 
+def spoilt(pixels, value):
+    """Float images, one of which holds the value."""
+    images = pixels / 255
+    images[5, 0, 3, 3] = value
+    return images
+
+
 def test_bad_arrays_say_what_would_be_right(data):
     train, _ = data
     pixels = train.pixels.numpy()
@@ -161,11 +223,25 @@ def test_bad_arrays_say_what_would_be_right(data):
         (pixels / 1.0, train.labels, r"float images are in .* scale them"),
         (pixels, train.labels[1:], "labels of shape"),
         (pixels[0, 0], train.labels[:8], "not \\(N, C, H, W\\)"),
+        (pixels[:0], train.labels[:0], "hold nothing"),
+        (spoilt(pixels, np.nan), train.labels, "1 of 140 images hold NaN or infinity; mend"),
+        (spoilt(pixels, np.inf), train.labels, "1 of 140 images hold NaN or infinity; mend"),
+        (pixels.astype(np.int64), train.labels, "images are torch.int64; give uint8"),
+        (pixels[:1].tolist()[0][0][0][0], train.labels, "not \\(N, C, H, W\\)"),
+        ([["a"]], train.labels, "images are no array of numbers"),
+        (pixels, train.labels.double(), "labels are torch.float64; give whole numbers from 0"),
+        (pixels, train.labels - 1, "a label is -1; give whole numbers from 0"),
+        (pixels, ["cat"] * len(pixels), "labels are no array of numbers"),
+        (pixels, train.labels[:, None], "labels of shape \\(140, 1\\); give one label an image"),
+        (pixels[:2], [0, 2], "no images of class 1; add images of it"),
     ):
-        with pytest.raises(ApiError, match=message):
+        with pytest.raises(ApiError, match=message) as caught:
             rdmdc.labelled(images, labels)
-    with pytest.raises(RecordError, match="no images of class 1"):
-        rdmdc.labelled(pixels[:2], [0, 2])
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ApiError, match="labels go up to 6, but there are 2 classes"):
+        rdmdc.labelled(pixels, train.labels, ["a", "b"])
+    with pytest.raises(ApiError, match="those of `like`"):
+        rdmdc.labelled(pixels[:, :1], train.labels, like=train)
     with pytest.raises(ApiError, match="name the test split"):
         rdmdc.load_dataset(__file__)
     with pytest.raises(ApiError, match="exact fraction"):

@@ -33,7 +33,8 @@ from rdmdc.records import SyntheticSet
 from rdmdc.storage import job_checkpoints as checkpoints
 from rdmdc.storage.job_checkpoints import JobCheckpoints, packed, read
 from rdmdc.training_data import TrainingData
-from rdmdc.workflow import job_options, presets
+from rdmdc.workflow import job_options
+from rdmdc.workflow.completing import complete
 
 KILLED = ("pretrain", "dm poison", "gradient matching", "screen", "condense", "evaluate")
 KILLS = int(os.environ.get("KILLS", "20"))
@@ -306,7 +307,7 @@ def test_a_job_goes_on_or_tells_why_not(tmp_path, capsys):
     train, weights = tmp_path / "train.safetensors", tmp_path / "out" / "victim.safetensors"
     data = argv(
         "data",
-        job_options.data(presets.complete(CONFIG)),
+        job_options.data(complete(CONFIG)),
         train=train,
         test=tmp_path / "test.safetensors",
     )
@@ -314,7 +315,7 @@ def test_a_job_goes_on_or_tells_why_not(tmp_path, capsys):
 
     def run(seed=0, at=None):
         config = edited(CONFIG, ("seed", seed))
-        options = job_options.victim(presets.complete(config), 3)
+        options = job_options.victim(complete(config), 3)
         words = argv("victim", options, train=train, weights=weights)
         capsys.readouterr()
         count, offer = 0, JobCheckpoints.offer

@@ -36,6 +36,7 @@ from rdmdc.storage.job_checkpoints import JobCheckpoints
 from rdmdc.storage.provenance import Provenance, sha256
 from rdmdc.storage.weights import load_weights
 from rdmdc.workflow import job_options, presets
+from rdmdc.workflow.completing import complete
 from rdmdc.workflow.job_options import as_argument
 from rdmdc.workflow.stages import computing
 from rdmdc.workflow.stages import poison as poison_stage
@@ -85,7 +86,7 @@ def argv(command, options, **paths):
 def jobs(config, made, out):
     """Every job's command line in the order of the workflow: inputs in ``made``, results in
     ``out``."""
-    config = presets.complete(config)
+    config = complete(config)
     train, test = made / "data/train.safetensors", made / "data/test.safetensors"
     target = made / "targets/0.safetensors"
     seed = presets.target_seeds(config)[0]
@@ -242,7 +243,7 @@ def test_tables_and_figures(world):
 def test_an_artifact_keeps_its_own_method(world):
     path = world.folder / POISONED / "run=0" / "rdm_dc.safetensors"
     own = {"method": "rdm_dc", "case": POISONED, "run": 0}
-    options = job_options.condense(presets.complete(CONFIG), POISONED, 0, "pair")
+    options = job_options.condense(complete(CONFIG), POISONED, 0, "pair")
     load_synthetic(path, own | {"estimator": options["estimators"]["rdm_dc"]})
 
 
@@ -563,7 +564,7 @@ def test_a_message_of_several_lines_becomes_one(world, tmp_path, capsys, monkeyp
 def test_images_that_are_not_square(world, tmp_path, capsys):
     images = load_images(world.folder / "data/train.safetensors")
     flat = type(images)(images.pixels[..., :4, :], *list(vars(images).values())[1:])
-    options = job_options.data(presets.complete(CONFIG))
+    options = job_options.data(complete(CONFIG))
     provenance = Provenance("data", options, "", {}, 0.0)
     save_images(tmp_path / "data/train.safetensors", flat, provenance)
     line = fault_of(jobs(CONFIG, tmp_path, tmp_path / "out")["victim 1"], capsys)
@@ -711,7 +712,7 @@ def test_compilation_that_cannot_be(world, tmp_path, capsys, monkeypatch, compil
 
 def test_compilation_of_an_odd_width(world, tmp_path, capsys):
     config = edited(CONFIG, ("compile", True))
-    _says_why(world, tmp_path, capsys, config, "network.width 4 is no multiple of 16")
+    _says_why(world, tmp_path, capsys, config, "the ConvNet's width 4 is no multiple of 16")
 
 
 def test_evaluation_notes_how_each_of_its_networks_runs(world, tmp_path, capsys, monkeypatch):

@@ -526,7 +526,7 @@ def test_a_batch_larger_than_a_class(run):
 
 
 def test_more_real_starts_than_a_class_has(run):
-    fault = r"with a real start ipc is 13, but class 'ant' has 12 images; lower it"
+    fault = r"ipc with a real start is 13, but class 'ant' has 12 images; lower it"
     with pytest.raises(RecordError, match=fault):
         run(initialisation="real", ipc=13)
     assert run(ipc=13, iterations=1)

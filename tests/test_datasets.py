@@ -401,6 +401,17 @@ def test_damaged_footer(files):
         load(options)
 
 
+def test_a_file_that_arrow_finds_no_thread_to_read_is_not_called_damaged(files, monkeypatch):
+    def opened(*_, **__):
+        raise pa.ArrowException(
+            "Unknown error: Failed to launch worker thread: Resource temporarily unavailable"
+        )
+
+    monkeypatch.setattr(pq, "ParquetFile", opened)
+    with pytest.raises(DatasetError, match=r"train.parquet: could not start a thread.*ulimit -u"):
+        load(files())
+
+
 def test_file_that_is_not_parquet(files):
     options = files()
     Path(options["test"]).write_text("image,label\n")

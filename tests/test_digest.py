@@ -14,11 +14,15 @@ import shutil
 import subprocess
 import sys
 from fnmatch import fnmatch
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
+import grimp
 import pytest
 
+from rdmdc import plugins
 from rdmdc.workflow import digest
+from rdmdc.workflow.planning import lazily
 
 ROOT = Path(__file__).parents[1]
 
@@ -134,6 +138,7 @@ def replacing(old, new):
     return change
 
 
+COMPUTE = ("data", "target", "victim", "poison", "screen", "condense", "evaluate")
 COMPUTING = ("victim:*", "poison:*", "screen:*", "condense:*", "evaluate:*")
 CONVNET = ("victim:convnet", "evaluate:convnet")
 SORTING = ("condense:*:median", "condense:*:trimmed_mean")
@@ -217,7 +222,13 @@ SHOWS = {  # file, edit, jobs that reach it
     "storage/weights.py": (altering("load_weights"), ["victim:*", "poison:*"]),
     # tables and figures
     "reporting/tables.py": (altering("table"), [*TABLES]),
+    "reporting/table_texts.py": (altering("csv"), ["table"]),
     "reporting/figures.py": (altering("rendered"), [*FIGURES]),
+    "reporting/image_figures.py": (
+        altering("targets"),
+        ["targets_figure", "poisons_figure", "synthetic_figure"],
+    ),
+    "reporting/accuracy_asr.py": (altering("accuracy_asr"), ["accuracy_asr_figure"]),
     "reporting/lineage.py": (altering("html"), ["provenance_page"]),
     # stages
     "workflow/stages/job.py": (altering("begin"), ["data:*", "target", *COMPUTING]),
@@ -288,6 +299,7 @@ SILENT = {  # file: edits of what changes no number
     "errors.py": altering("line"),
     "plugins.py": altering("get"),
     "progress.py": altering("Progress.__call__"),
+    "wording.py": altering("nearest"),
     "checkpoints.py": altering("NoCheckpoints.resume"),
     "storage/guarded.py": altering("guarded"),
     "storage/provenance.py": altering("sha256"),
@@ -296,7 +308,8 @@ SILENT = {  # file: edits of what changes no number
     "storage/writing.py": altering("write"),
     "storage/verify.py": altering("verify"),
     "workflow/digest.py": altering("DigestError"),
-    "workflow/presets.py": altering("complete"),
+    "workflow/presets.py": altering("chosen"),
+    "workflow/completing.py": altering("complete"),
     "workflow/checks.py": altering("check"),
     "workflow/keys.py": altering("Preset"),
     "workflow/resources.py": altering("memory_mb"),
@@ -320,6 +333,26 @@ def test_reporting_shows_in_no_job_that_computes(package, editing):
     for path in (folder / "rdmdc/reporting").glob("*.py"):
         editing(path.relative_to(folder), lambda text: f"{text}\naltered = 1\n")
     assert editing.differing() == jobs(before, "table", *FIGURES, "provenance_page")
+
+
+NO_WORDS = {" in all)", ", … (", "exit code ", "the list", "synthetic set", "crafting trace"}
+"""Texts of several words which count: a list's abbreviation, places, and kinds of artifacts."""
+
+
+def test_no_sentence_counts():
+    """Of the modules that decide numbers, no text of several words is left, whoever says it."""
+    with lazily("torch", "pandas", "scipy"):
+        modules = [p.module for kind in plugins.KINDS for p in plugins.load(kind).plugins.values()]
+    reached = digest.reached(*modules, *(f"rdmdc.workflow.stages.{stage}" for stage in COMPUTE))
+    texts = {
+        (node.value, module)
+        for module in reached
+        for node in ast.walk(ast.parse(digest._content(module)))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    several = {(text, of) for text, of in texts if len(text.split()) > 1}
+    assert {(text, of) for text, of in several if text not in NO_WORDS} == set()
+    assert {text for text, _ in several} == NO_WORDS
 
 
 def test_another_plugin_shows_nowhere(package, editing):
@@ -383,6 +416,16 @@ def test_a_digest_counts_all_that_python_imports():
         assert set(modules) <= {"rdmdc.storage"}, name  # the package of what reads sidecars
 
 
+def test_a_module_s_imports_are_those_of_its_import_graph():
+    graph = grimp.build_graph("rdmdc", exclude_type_checking_imports=True, cache_dir=None)
+    modules = graph.modules - {"rdmdc"}
+    assert len(modules) > 100
+    for name in modules:
+        assert digest._imports(name) - {"rdmdc"} == (
+            graph.find_modules_directly_imported_by(name) - {"rdmdc"}
+        ), name
+
+
 # --- plug-ins of other packages --------------------------------------------------------------
 
 OTHERS = {
@@ -407,6 +450,33 @@ OTHERS = {
         "@plugins.estimator()\ndef alone(vectors, generators, options):\n"
         '    """Alone."""\n    return rates.count("1/10", 3)\n'
     ),
+    # a plug-in of one file, its helper, and what others installed beside it
+    "single.py": (
+        "import library\nimport single_sums\nfrom rdmdc import plugins\n\n\n"
+        "@plugins.estimator()\ndef single(vectors, generators, options):\n"
+        '    """Single."""\n    return single_sums.total(library.prepared(vectors))\n'
+    ),
+    "single_sums.py": (
+        "from typing import TYPE_CHECKING\n\nfrom single_tables import weigh\n\n"
+        "if TYPE_CHECKING:\n    import single_types\n\n\n"
+        "def total(vectors):\n    return weigh(vectors.sum(1))\n"
+    ),
+    "single_tables/__init__.py": "def weigh(vectors):\n    return vectors / 2\n",
+    "single_types.py": "NUMBER = 1\n",
+    "library.py": "def prepared(vectors):\n    return vectors + 0\n",
+    "single-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: single\nVersion: 1.0\n",
+    "single-1.0.dist-info/top_level.txt": "single\nsingle_sums\nsingle_tables\nsingle_types\n",
+    "library-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: library\nVersion: 1.0\n",
+    "library-1.0.dist-info/top_level.txt": "library\n",
+    # a namespace package, without __init__.py
+    "space/robust/halved.py": (
+        "from rdmdc import plugins\nfrom space.sums import total\n\nfrom . import halves\n\n\n"
+        "@plugins.estimator()\ndef halved(vectors, generators, options):\n"
+        '    """Halved."""\n    return halves.half(total(vectors))\n'
+    ),
+    "space/robust/halves.py": "def half(vectors):\n    return vectors / 2\n",
+    "space/robust/unused.py": "NUMBER = 1\n",
+    "space/sums.py": "def total(vectors):\n    return vectors.sum(1)\n",
 }
 DIGEST = (
     "import sys; from rdmdc.workflow.digest import digest;"
@@ -456,6 +526,17 @@ def digest_in(folder, module):
         ("alone", "alone.py", replacing("Alone.", "All alone."), False),
         ("alone", "mending/robust.py", replacing("weigh(v", "-weigh(v"), False),
         ("alone", "rdmdc/estimators/median.py", altering("median"), False),
+        ("single", "single_sums.py", replacing("sum(1)", "mean(1)"), True),
+        ("single", "single_tables/__init__.py", replacing("/ 2", "/ 3"), True),
+        ("single", "single_sums.py", lambda text: f"# a comment\n{text}", False),
+        ("single", "single_types.py", replacing("1", "2"), False),
+        ("single", "library.py", replacing("+ 0", "+ 1"), False),
+        ("single", "alone.py", replacing("3", "4"), False),
+        ("alone", "single_sums.py", replacing("sum(1)", "mean(1)"), False),
+        ("space.robust.halved", "space/robust/halves.py", replacing("/ 2", "/ 3"), True),
+        ("space.robust.halved", "space/sums.py", replacing("sum(1)", "mean(1)"), True),
+        ("space.robust.halved", "space/robust/unused.py", replacing("1", "2"), False),
+        ("space.robust.halved", "library.py", replacing("+ 0", "+ 1"), False),
     ],
 )
 def test_a_plugin_of_others(others, module, file, change, shows):
@@ -483,6 +564,21 @@ def test_form_of_a_digest():
     assert re.fullmatch("[0-9a-f]{16}", made)
     again = ("rdmdc.estimators.mean", "rdmdc.workflow.stages.condense", "rdmdc.estimators.mean")
     assert digest.digest(*again) == made
+
+
+def test_a_helper_that_cannot_be_parsed_is_told(others):
+    (others / "single_sums.py").write_text("def total(:\n")
+    with pytest.raises(AssertionError, match=r"DigestError: .*single_sums.py line 1: .*; mend it"):
+        digest_in(others, "single")
+
+
+def test_compiled_code_counts_as_it_is(others):
+    (others / "single_sums.py").unlink()
+    path = others / f"single_sums{EXTENSION_SUFFIXES[0]}"
+    path.write_bytes(b"\x7fELF 1")
+    before = digest_in(others, "single")
+    path.write_bytes(b"\x7fELF 2")
+    assert digest_in(others, "single") != before
 
 
 @pytest.mark.parametrize("name", ["rdmdc.nowhere", "rdmdc.estimators.nowhere", "no_such_package.x"])

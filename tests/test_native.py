@@ -289,7 +289,7 @@ def test_precision_reaches_the_kernels(compiled, halved):
 def test_a_width_that_the_kernels_do_not_have(compiled):
     """The reason is told, and the network runs uncompiled."""
     narrow = ConvNet(3, 8, 4, 8, 2)
-    assert running.compiling(True, "cpu", narrow) == "network.width 8 is no multiple of 16"
+    assert running.compiling(True, "cpu", narrow) == "the ConvNet's width 8 is no multiple of 16"
     assert not running.compiled()
     weights, images = weights_of(narrow), images_of(narrow, 3)
     torch.testing.assert_close(

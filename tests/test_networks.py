@@ -128,7 +128,7 @@ def test_features(side, width, depth, features):
 
 @pytest.mark.parametrize(("side", "depth"), [(31, 3), (27, 3), (5, 2), (4, 3), (1, 1), (28, 6)])
 def test_network_that_does_not_fit(side, depth):
-    fault = f"network.depth {depth} does not fit images of side {side}; .* {2**depth} divides"
+    fault = f"the ConvNet's depth {depth} does not fit images of side {side}; .* {2**depth} divides"
     with pytest.raises(NetworkError, match=fault):
         ConvNet(3, side, 10, 8, depth)
 

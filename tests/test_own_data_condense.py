@@ -23,7 +23,8 @@ from test_own_data_audit import NAMES, arrays
 from rdmdc.__main__ import main
 from rdmdc.owndata import choices, running, verdicts
 from rdmdc.owndata.survey import Survey
-from rdmdc.workflow import checks, presets
+from rdmdc.workflow import checks
+from rdmdc.workflow.completing import complete
 
 ARGUMENTS = ["--ipc", "2", "--iterations", "3", "--width", "16", "--cores", "1"]
 
@@ -199,7 +200,7 @@ def test_every_method_gives_a_preset_without_faults(method, tmp_path):
     wanted = request(method=method)
     chosen = choices.choices(found(), wanted)
     preset = choices.preset(found(), wanted, chosen, tmp_path / "images.parquet")
-    checks.check(presets.complete(yaml.safe_load(yaml.safe_dump(preset))))
+    checks.check(complete(yaml.safe_load(yaml.safe_dump(preset))))
 
 
 def test_choices_follow_from_the_data():

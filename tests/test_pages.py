@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from test_tables import entry, example
 
-from rdmdc.reporting import tables
+from rdmdc.reporting import table_texts, tables
 from rdmdc.reporting.pages import PARTS, page
 
 HOSTILE = "</title><script>alert('&amp;')</script><img src=x onerror=\"alert(1)\"> & π"
@@ -51,14 +51,14 @@ def test_titles_cells_heads_and_paragraphs_are_escaped():
 
 def test_labels_of_a_table_are_escaped():
     rows = [entry("rdm", label=HOSTILE, attack=HOSTILE)]
-    shown = Reader(tables.html(tables.table(example(), rows, "dm"), HOSTILE, HOSTILE))
+    shown = Reader(table_texts.html(tables.table(example(), rows, "dm"), HOSTILE, HOSTILE))
     assert shown.texts["td"][:2] == [HOSTILE, HOSTILE]
     assert shown.texts["p"][0] == shown.texts["h1"][0] == HOSTILE
     assert shown.seen.count("script") == 1
 
 
 def test_a_page_needs_nothing_from_elsewhere():
-    text = tables.html(tables.table(example(), [entry()], "dm"), "T", "")
+    text = table_texts.html(tables.table(example(), [entry()], "dm"), "T", "")
     assert not {"link", "img", "iframe"} & set(Reader(text).seen)
     assert not re.search(r"https?://|url\(|@import|\bsrc=|fetch\(", text)
 
@@ -76,15 +76,15 @@ def test_a_cell_may_have_several_lines():
 def test_a_page_shows_what_markdown_shows():
     rows = [entry("rdm", label="a|b <c>"), entry("dm", eps=None)]
     table = tables.table(example(), rows, "dm")
-    shown = Reader(tables.html(table, "Tables & rows", "A note."))
-    lines = [x for x in tables.markdown(table, "", "").splitlines() if x.startswith("|")]
+    shown = Reader(table_texts.html(table, "Tables & rows", "A note."))
+    lines = [x for x in table_texts.markdown(table, "", "").splitlines() if x.startswith("|")]
     texts = [
         [text.strip().replace(r"\|", "|") for text in re.split(r"(?<!\\)\|", line)[1:-1]]
         for line in (lines[0], *lines[2:])
     ]
     cells = [text.replace("\n", " ") for text in shown.texts["th"] + shown.texts["td"]]
     assert cells == [text for row in texts for text in row]
-    assert shown.texts["p"] == ["A note.", tables.EXPLANATION]
+    assert shown.texts["p"] == ["A note.", table_texts.EXPLANATION]
 
 
 # --- sorting ---------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def test_a_table_sorts_by_the_numbers_behind_it():
         drawn.append(scores)
         rows.append(entry("rdm", condition=f"dm64{i}", clean=f"clean{i}", eps=eps))
     table = tables.table(pd.concat(drawn), rows, "dm")
-    texts = tables._texts(table)
+    texts = table_texts._texts(table)
     columns = {
         "eps": "eps",
         "Accuracy": "accuracy_mean",

@@ -28,9 +28,10 @@ from rdmdc.workflow.planning import lazily
 
 with lazily("torch", "pandas", "scipy"):
     from rdmdc.workflow import checks, job_options, presets, resources
+    from rdmdc.workflow.completing import complete
     from rdmdc.workflow.digest import digest
 
-    config = presets.complete(yaml.safe_load(open(sys.argv[1])))
+    config = complete(yaml.safe_load(open(sys.argv[1])))
     checks.check(config)
 
 # --- as the rules ask ---

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import subprocess
 import sys
 from copy import deepcopy
@@ -13,8 +15,10 @@ import yaml
 
 from rdmdc import plugins
 from rdmdc.errors import InputError
+from rdmdc.models.training import Schedule
 from rdmdc.options import fields
 from rdmdc.workflow import checks, job_options, keys, presets
+from rdmdc.workflow.completing import complete
 from rdmdc.workflow.job_options import as_argument
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +44,7 @@ def edited(*edits, config=SMOKE):
 
 def checked(config):
     """The complete preset, as the workflow reads it."""
-    full = presets.complete(config)
+    full = complete(config)
     checks.check(full)
     return full
 
@@ -156,7 +160,7 @@ def test_every_section_but_the_optional_ones_is_required_and_none_may_be_misspel
     config = deepcopy(SMOKE)
     config.pop(section, None)
     if section in keys.OPTIONAL:
-        assert presets.complete(config)[section] == keys.OPTIONAL[section]
+        assert complete(config)[section] == keys.OPTIONAL[section]
     else:
         assert f"preset: option '{section}' is missing" in fault_of(config)
 
@@ -395,7 +399,7 @@ def test_a_preset_needs_neither_targets_nor_attacks_nor_tables_nor_figures():
 
 # --- names and options -----------------------------------------------------------------------
 
-FULL = presets.complete(SMOKE)
+FULL = complete(SMOKE)
 
 
 def test_cases():
@@ -533,8 +537,8 @@ EXTRA = {"label": "Extra", "screen": "none", "condenser": "dm", "estimator": "me
 )
 def test_an_edit_changes_the_options_of_these_jobs_only(path, value, jobs):
     small = ("networks.small", {"use": "mlp", "hidden": 4})
-    before = presets.complete(edited(small))
-    after = presets.complete(edited(small, (path, value)))
+    before = complete(edited(small))
+    after = complete(edited(small, (path, value)))
     assert {name for name, of in JOBS.items() if of(before) != of(after)} == jobs
 
 
@@ -550,3 +554,36 @@ def test_options_as_an_argument(job):
 def test_importing_the_package_costs_neither_torch_nor_pyarrow():
     code = "import sys, rdmdc; sys.exit(not {'torch', 'pyarrow'}.isdisjoint(sys.modules))"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_job_that_the_preset_does_not_have_is_told():
+    with pytest.raises(InputError, match=r"targets: none has the seed 9 \(there are 0, 1\)"):
+        job_options.target(FULL, 9)
+    with pytest.raises(InputError, match=r"condition clean has no attack, .* those of .*dm_64"):
+        job_options.poison(FULL, "clean", 0)
+
+
+def test_messages_name_keys_that_there_are():
+    """A word such as dataset.size in a text of the package is a key of a preset."""
+    trained = {*fields(Schedule), "networks", "epochs"}
+    sources = plugins.load("source").plugins.values()
+    known = {
+        "dataset": {
+            "source",
+            *fields(keys.Decoding),
+            *(k for s in sources for k in fields(s.options)),
+        },
+        "pretrain": trained,
+        "evaluate": trained,
+        "figures": {*fields(keys.Figures)},
+        "cluster": {*fields(keys.Cluster)},
+        "network": {"draw", "embed"},  # its functions: the section has no keys
+    }
+    named = set()
+    for path in (ROOT / "rdmdc").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                named |= set(re.findall(rf"\b({'|'.join(known)})\.([a-z_]+)\b", node.value))
+    named -= {("evaluate", "evaluate")}  # the module that the API's documentation names
+    assert len(named) > 15
+    assert {(section, key) for section, key in named if key not in known[section]} == set()

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta
 
-from rdmdc.reporting import tables
+from rdmdc.reporting import table_texts, tables
 
 
 def frame(fooled: dict[tuple[str, str], Sequence], architecture: str = "convnet") -> pd.DataFrame:
@@ -126,7 +126,7 @@ def test_table_equals_a_plain_computation(method: str, seed: int) -> None:
 def test_sixty_per_cent_of_25_cells_is_48_99() -> None:
     hits = [[[target < 3]] * 5 for target in range(5)]
     scores = frame({("dm64", "dm"): hits, ("clean", "dm"): np.zeros((5, 5, 1))})
-    line = tables.csv(tables.table(scores, [entry()], "dm")).splitlines()
+    line = table_texts.csv(tables.table(scores, [entry()], "dm")).splitlines()
     row = dict(zip(line[0].split(","), line[1].split(","), strict=True))
     assert (row["asr_mean"], row["asr_std"]) == ("60.00", "48.99")
     assert (row["asr_low"], row["asr_high"], row["targets_hit"]) == ("14.66", "94.73", "3")
@@ -170,7 +170,7 @@ def test_no_p_for_dm_itself_or_without_dm_in_the_condition() -> None:
     without = tables.table(lone, [entry("rdm")], "dm")
     for table in (itself, without):
         assert table[["p_vs_dm", "hit_by_dm_only", "hit_by_this_only"]].isna().all(axis=None)
-        assert tables.csv(table).splitlines()[1].endswith(",,,,5,5,3")
+        assert table_texts.csv(table).splitlines()[1].endswith(",,,,5,5,3")
 
 
 @st.composite
@@ -241,14 +241,14 @@ def test_the_network_is_shown_where_there_are_several() -> None:
     one = example()
     scores = pd.concat([one, one.assign(architecture="vgg11")])
     rows = [entry(architecture=name) for name in ("convnet", "vgg11")]
-    lines = tables.markdown(tables.table(scores, rows, "dm"), "", "").splitlines()
+    lines = table_texts.markdown(tables.table(scores, rows, "dm"), "", "").splitlines()
     cells = [[text.strip() for text in line.split("|")] for line in lines if line.startswith("|")]
     assert [row[2] for row in cells if not row[1].startswith(":")] == [
         "Network",
         "convnet",
         "vgg11",
     ]
-    assert "Network" not in tables.markdown(tables.table(one, rows[:1], "dm"), "", "")
+    assert "Network" not in table_texts.markdown(tables.table(one, rows[:1], "dm"), "", "")
 
 
 def drop(condition: str, **where: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
@@ -332,7 +332,7 @@ def test_errors_of_the_rows() -> None:
 
 
 def test_counts_and_the_radius_are_whole_numbers_in_csv() -> None:
-    text = tables.csv(tables.table(example(), [entry("rdm"), entry("dm", eps=None)], "dm"))
+    text = table_texts.csv(tables.table(example(), [entry("rdm"), entry("dm", eps=None)], "dm"))
     first, second = (
         dict(zip(tables.COLUMNS, x.split(","), strict=True)) for x in text.splitlines()[1:]
     )
@@ -343,7 +343,7 @@ def test_counts_and_the_radius_are_whole_numbers_in_csv() -> None:
 
 def test_csv_keeps_the_numbers() -> None:
     table = tables.table(example(), [entry("rdm"), entry("dm", eps=None)], "dm")
-    again = pd.read_csv(io.StringIO(tables.csv(table)))
+    again = pd.read_csv(io.StringIO(table_texts.csv(table)))
     assert list(again.columns) == list(table.columns)
     for name in tables.PERCENTAGES:
         assert again[name].tolist() == pytest.approx(table[name].tolist(), abs=0.005001)
@@ -353,7 +353,7 @@ def test_csv_keeps_the_numbers() -> None:
 def test_markdown_is_padded_and_explained() -> None:
     rows = [entry("rdm", label="a|b"), entry("dm", eps=None)]
     table = tables.table(example(), rows, "dm")
-    text = tables.markdown(table, "Table 2", "The default preset is not the paper's.")
+    text = table_texts.markdown(table, "Table 2", "The default preset is not the paper's.")
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert text.startswith("# Table 2\n\n|")
     assert len(lines) == 4
@@ -366,4 +366,4 @@ def test_markdown_is_padded_and_explained() -> None:
     assert f"{row['p_vs_dm']:.3f} ({row['hit_by_dm_only']}/{row['hit_by_this_only']})" in lines[2]
     assert "64/255" in lines[2] and "| – " in lines[3]
     assert "5 × 5 × 3" in lines[2]
-    assert "The default preset is not the paper's.\n\n" + tables.EXPLANATION in text
+    assert "The default preset is not the paper's.\n\n" + table_texts.EXPLANATION in text

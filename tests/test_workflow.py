@@ -33,7 +33,8 @@ from test_digest import said_otherwise
 from test_presets import smallest
 
 from rdmdc.reporting.tables import COLUMNS
-from rdmdc.workflow import job_options, presets
+from rdmdc.workflow import job_options
+from rdmdc.workflow.completing import complete
 from rdmdc.workflow.job_options import as_argument
 
 pytestmark = pytest.mark.slow
@@ -706,7 +707,7 @@ def with_a_long_job(folder):
 
 def sha256_alone(folder):
     """What the long job makes when nobody kills it."""
-    settings = presets.complete(settings_of(folder / SMOKE))
+    settings = complete(settings_of(folder / SMOKE))
     options = as_argument(job_options.victim(settings, LONG))
     words = ["stage", "victim", "--options", options, "--checkpoint-minutes", "5"]
     paths = ["--train", f"{RESULTS}/data/train.safetensors", "--weights", "alone.safetensors"]

@@ -32,7 +32,7 @@ class Options:
 
     ipc: int = option("M, synthetic images per class (§5.1: 50)", at_least=1)
     batch: int = option("N, real images per class and iteration (§5.1: 256)", at_least=2)
-    iterations: int = option("updates of the synthetic set (§5.1: 20 000)", at_least=1)
+    iterations: int = option("updates of the condensed set (§5.1: 20 000)", at_least=1)
     learning_rate: float = option("SGD's, for the sum over classes (§5.1: 1.0)", above=0)
     momentum: float = option("SGD's (§5.1: 0.5)", at_least=0, below=1)
     initialisation: str = option(
@@ -62,14 +62,14 @@ def dm(
 ) -> dict[str, tuple[SyntheticSet, pd.DataFrame]]:
     """Distribution matching (Zhao and Bilen 2021a): match class means of random embeddings.
 
-    Alg. 3 for each method of the panel: its synthetic set and its trace. The panel runs in
+    Alg. 3 for each method of the panel: its condensed set and its trace. The panel runs in
     lockstep: one random network, minibatch and augmentation an iteration for all, the real
     embeddings computed once. Deviation from the public DM implementation: the set returned is the
     one after the last update, and that one is evaluated. Raises RecordError where a class has fewer
     images than ``batch``.
     """
     data, network, device = task.data, task.network, task.device
-    data.require(options.batch, "condensers' batch")
+    data.require(options.batch, "the condenser's batch")
     classes = len(data.class_names)
     purpose: tuple[int | str, ...] = (task.seed, "condense", task.run)
     start = START[options.initialisation](data, options.ipc, (*purpose, "start")).to(device)

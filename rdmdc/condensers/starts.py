@@ -23,7 +23,7 @@ def real(data: TrainingData, ipc: int, purpose: Purpose) -> torch.Tensor:
 
     Raises RecordError where a class has fewer than ``ipc`` images.
     """
-    data.require(ipc, "with a real start ipc")
+    data.require(ipc, "ipc with a real start")
     drawn = [data.draw(c, ipc, generator(*purpose, c))[0] for c in range(len(data.class_names))]
     return data.normalisation.normalise(torch.cat(drawn))
 

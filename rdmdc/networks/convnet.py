@@ -40,7 +40,7 @@ class ConvNet(Network):
     def __post_init__(self) -> None:
         if self.padded - self.side > self.side // 2 or (self.padded - self.side) % 2:
             raise NetworkError(
-                f"network.depth {self.depth} does not fit images of side {self.side};"
+                f"the ConvNet's depth {self.depth} does not fit images of side {self.side};"
                 f" choose a side that {2**self.depth} divides, or a smaller depth"
             )
 

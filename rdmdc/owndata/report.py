@@ -14,7 +14,7 @@ from rdmdc.owndata import audit as auditing
 from rdmdc.owndata import verdicts
 from rdmdc.owndata.audit import Audit
 from rdmdc.owndata.thumbnails import data_uri
-from rdmdc.reporting.pages import PARTS
+from rdmdc.reporting.pages import document
 
 FLAGGED, TYPICAL, CLASSES = 48, 16, 20  # most images of a class, and most classes with images
 STYLE = """
@@ -44,11 +44,8 @@ MEANING = (
 
 def html(found: Audit) -> str:
     """The report of an audit as a page."""
-    style = (PARTS / "page.css").read_text() + STYLE
     suspicious = found.classes[found.classes["verdict"] == verdicts.FOUND]
-    title = f"Audit of {found.data}"
     body = [
-        f"<h1>{escape(title)}</h1>",
         f'<p class="verdict">{escape(_verdict(found))}</p>',
         _table(found),
         *(f"<p>{escape(text)}</p>" for text in (*MEANING, *verdicts.MEASURED)),
@@ -56,19 +53,7 @@ def html(found: Audit) -> str:
         _equal(found),
         _left_out(found),
     ]
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en">',
-            f'<meta charset="utf-8"><title>{escape(title)}</title>',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<style>\n{style}</style>",
-            *filter(None, body),
-            f"<script>\n{(PARTS / 'sort.js').read_text()}</script>",
-            "</html>",
-            "",
-        ]
-    )
+    return document(f"Audit of {found.data}", [part for part in body if part], STYLE)
 
 
 def _verdict(found: Audit) -> str:

@@ -13,19 +13,24 @@ PARTS = files("rdmdc.reporting")
 
 def page(title: str, table: pd.DataFrame, paragraphs: Sequence[str]) -> str:
     """A page with a table of texts, then the paragraphs; everything is escaped."""
-    style, script = ((PARTS / name).read_text() for name in ("page.css", "sort.js"))
     as_they_are = dict.fromkeys(table.columns, str)  # else a long one is cut, a new line spelt out
     body = table.to_html(index=False, border=0, justify="unset", formatters=as_they_are)
+    paragraphs = [f"<p>{escape(text)}</p>" for text in paragraphs]
+    return document(title, [f'<div class="table">{body}</div>', *paragraphs])
+
+
+def document(title: str, body: Sequence[str], style: str = "") -> str:
+    """An HTML document: its title, then the body's parts, which are HTML; ``style`` is more CSS."""
+    own, script = ((PARTS / name).read_text() for name in ("page.css", "sort.js"))
     return "\n".join(
         [
             "<!doctype html>",
             '<html lang="en">',
             f'<meta charset="utf-8"><title>{escape(title)}</title>',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<style>\n{style}</style>",
+            f"<style>\n{own}{style}</style>",
             f"<h1>{escape(title)}</h1>",
-            f'<div class="table">{body}</div>',
-            *(f"<p>{escape(text)}</p>" for text in paragraphs),
+            *body,
             f"<script>\n{script}</script>",
             "</html>",
             "",

@@ -8,14 +8,12 @@ import torch
 
 from rdmdc import plugins
 from rdmdc.checkpoints import Checkpoints
-from rdmdc.models import running
-from rdmdc.models.training import Schedule, fit
+from rdmdc.models.training import Schedule
 from rdmdc.options import option
 from rdmdc.progress import OnStep
 from rdmdc.records import Screening
 from rdmdc.screens.screening import Drop, Suspects, keep_without_top
-
-BLOCK = 1024  # images normalised at once
+from rdmdc.screens.trained_features import trained_features
 
 
 @dataclass(frozen=True)
@@ -36,29 +34,16 @@ def spectral_signatures(
     out 1.5ε of the class. Deviation: the network is the workflow's own ConvNet or other family, and
     it is not trained again on what is left, since the condenser comes next.
     """
-    images, device = suspects.images, suspects.device
-    labels = images.labels
-
-    def inputs_of(chosen: torch.Tensor) -> torch.Tensor:
-        return images.normalisation.normalise(images.pixels(chosen).to(device))
-
-    purpose = (suspects.seed, "screen", "spectral_signatures")
-    network = suspects.network
-    weights = fit(
-        network, inputs_of, labels.to(device), options.training, purpose, progress, checkpoints
+    images = suspects.images
+    features = trained_features(
+        suspects, options.training, progress, checkpoints, "spectral_signatures"
     )
-    scores = torch.zeros(len(labels), dtype=torch.float64)
+    scores = torch.zeros(len(images.labels), dtype=torch.float64)
     for c in range(len(images.class_names)):
         indices = images.indices(c)
-        features = torch.cat(
-            [
-                running.embed_all(network, weights, inputs_of(part)).cpu()
-                for part in indices.split(BLOCK)
-            ]
-        )
-        scores[indices] = signatures(features)
+        scores[indices] = signatures(features[indices])
     classes = len(images.class_names)
-    return Screening(scores, keep_without_top(scores, labels, classes, options.drop))
+    return Screening(scores, keep_without_top(scores, images.labels, classes, options.drop))
 
 
 def signatures(features: torch.Tensor) -> torch.Tensor:

@@ -75,15 +75,17 @@ def tiny_imagenet(train: Path, test: Path) -> tuple[Split, Split]:
     files: dict[Path, int] = {}
     for number, line in enumerate(lines, 1):
         name, wnid = [*line.split("\t"), ""][:2]
-        for wrong, fault in (
-            (name not in there, f"no image {name!r} in {test / 'images'}"),
-            (wnid not in names, f"class {wnid!r} is not in {train}"),
-            (there.get(name) in files, f"image {name!r} is named again"),
-        ):
-            if wrong:
-                raise DatasetError(
-                    f"{annotations} line {number}: {fault}; unpack the archive again"
-                )
+        place = f"{annotations} line {number}"
+        if name not in there:
+            raise DatasetError(
+                f"{place}: no image {name!r} in {test / 'images'}; unpack the archive again"
+            )
+        if wnid not in names:
+            raise DatasetError(
+                f"{place}: class {wnid!r} is not in {train}; unpack the archive again"
+            )
+        if there[name] in files:
+            raise DatasetError(f"{place}: image {name!r} is named again; unpack the archive again")
         files[there[name]] = names.index(wnid)
     if len(files) < len(there):
         missing = min(set(there.values()) - set(files))

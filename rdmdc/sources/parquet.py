@@ -13,6 +13,7 @@ import numpy as np
 
 from rdmdc import plugins
 from rdmdc.datasets.split import DatasetError, Split, listed, unique
+from rdmdc.errors import NO_THREAD, is_no_thread
 from rdmdc.options import option
 from rdmdc.storage.guarded import reading_now
 
@@ -193,15 +194,18 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     except MemoryError as error:
         raise DatasetError(f"{path}: too little memory to read it ({error})") from error
     except Exception as error:  # readers of damaged files raise nearly anything
+        if is_no_thread(error):
+            raise DatasetError(f"{path}: {NO_THREAD} ({error})") from error
         try:
             with path.open("rb") as content:
                 magic = content.read(4)
         except OSError:
-            fault = "cannot be opened; mend its permissions"
-        else:
-            fault = (
-                "truncated or damaged; fetch it again"
-                if magic == b"PAR1"
-                else "not a Parquet file; mend the path or choose another dataset.source"
-            )
-        raise DatasetError(f"{path}: {fault} ({error})") from error
+            raise DatasetError(
+                f"{path}: cannot be opened; mend its permissions ({error})"
+            ) from error
+        if magic != b"PAR1":
+            raise DatasetError(
+                f"{path}: not a Parquet file; mend the path or choose another dataset.source"
+                f" ({error})"
+            ) from error
+        raise DatasetError(f"{path}: truncated or damaged; fetch it again ({error})") from error

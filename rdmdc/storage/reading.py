@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rdmdc.errors import ArtifactError, InputError
+from rdmdc.errors import NO_THREAD, ArtifactError, InputError, is_no_thread
 
 LARGEST = 1 << 22  # bytes of a sidecar, or of an artifact's metadata, that are read
 
@@ -32,6 +32,8 @@ def reading(path: Path) -> Iterator[None]:
     except KeyError as error:
         raise ArtifactError(f"{path}: damaged or of another kind (no {error}); {remedy}") from error
     except Exception as error:  # readers of damaged files raise nearly anything
+        if is_no_thread(error):
+            raise ArtifactError(f"{path}: {NO_THREAD} ({error})") from error
         raise ArtifactError(f"{path}: damaged or of another kind ({error}); {remedy}") from error
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rdmdc.workflow import presets
-from rdmdc.workflow.presets import Config
+from rdmdc.workflow.presets import Config, ConfigError
 
 COMMON = ("dataset", "seed", "device", "threads", "compile")
 
@@ -30,10 +30,14 @@ def data(config: Config) -> dict[str, Any]:
 
 
 def target(config: Config, seed: int) -> dict[str, Any]:
-    """Options of a target: its seed, or what the preset lists of it."""
-    entry = next(t for t in config["targets"] if presets.target_seed(t) == seed)
-    listed = {"seed": seed} if isinstance(entry, int) else dict(entry)
-    return {"dataset": config["dataset"], "target": listed}
+    """Options of a target: its seed, or what the preset lists of it. Raises ConfigError."""
+    entries = {presets.target_seed(entry): entry for entry in config["targets"]}
+    if seed not in entries:
+        listed = ", ".join(map(str, entries)) or "none"
+        raise ConfigError(f"targets: none has the seed {seed} (there are {listed})")
+    entry = entries[seed]
+    own = {"seed": seed} if isinstance(entry, int) else dict(entry)
+    return {"dataset": config["dataset"], "target": own}
 
 
 def victim(config: Config, epochs: int) -> dict[str, Any]:
@@ -42,9 +46,8 @@ def victim(config: Config, epochs: int) -> dict[str, Any]:
 
 
 def poison(config: Config, condition: str, target: int) -> dict[str, Any]:
-    """Options of crafting a condition's poisons for a target."""
-    attack = presets.attack_of(config, condition)
-    assert attack is not None  # a clean condition has no such job
+    """Options of crafting a condition's poisons for a target. Raises ConfigError."""
+    attack = presets.crafting_of(config, condition)
     options = {
         **_common(config, condition),
         "attack": attack.as_argument(),

@@ -72,7 +72,7 @@ class Preset:
     methods: Mapping[str, Any] = option("screen × condenser × estimator, by name")
     panels: Mapping[str, Any] = option("lists of methods that condense in one job, by name")
     conditions: Mapping[str, Any] = option("what is done to the data, by name")
-    evaluate: Mapping[str, Any] = option("networks trained from scratch on each synthetic set")
+    evaluate: Mapping[str, Any] = option("networks trained from scratch on each condensed set")
     tables: Mapping[str, Any] = option("tables, by file name")
     figures: Figures | None = option("what the figures show")
 
@@ -173,7 +173,7 @@ class Table:
 class Figures:
     """What the figures show."""
 
-    condition: str = option("whose poisons and synthetic sets")
+    condition: str = option("whose poisons and condensed sets")
     target: int = option("which target", at_least=0)
     run: int = option("which run", at_least=0)
     table: str = option("whose rows are drawn as accuracy against ASR")

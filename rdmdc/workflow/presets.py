@@ -1,4 +1,4 @@
-"""A preset as the workflow reads it: every key checked, every name resolved to a plug-in.
+"""What a complete preset says: its entries with their plug-ins, its cases and panels.
 
 Snakemake imports this module at every start; it does not load torch. A *case* is a condition with
 its target: "clean", which serves every target, or "dm_64/target=3".
@@ -6,23 +6,18 @@ its target: "clean", which serves every target, or "dm_64/target=3".
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from rdmdc import plugins
 from rdmdc.errors import InputError
 from rdmdc.options import build, fields
 from rdmdc.plugins import KINDS, Plugin
+from rdmdc.wording import nearest
 from rdmdc.workflow import keys
 
 Config = Mapping[str, Any]
-
-NAME = re.compile(r"[a-z][a-z0-9_]*")
-TABLE = re.compile(r"table[a-z0-9_]*")
-ENTRIES = ("networks", "attacks", "screens", "condensers", "estimators", "methods", "panels")
 
 
 class ConfigError(InputError):
@@ -47,86 +42,20 @@ class Chosen:
         return {"use": self.plugin.name, **self.values}
 
 
-def complete(config: Config) -> dict[str, Any]:
-    """The preset with the sections and keys that it may leave out; names and types are checked.
-
-    Raises OptionError or ConfigError for the first fault.
-    """
-    full = {**keys.OPTIONAL, **config}
-    build(keys.Preset, full, "preset")
-    for section in (*ENTRIES, "conditions", "tables"):
-        pattern = TABLE if section == "tables" else NAME
-        for name in full[section]:
-            if not pattern.fullmatch(str(name)):
-                raise ConfigError(
-                    f"{section}: {name!r} is no name; it must match {pattern.pattern}, since paths"
-                    " are made from it"
-                )
-    if not NAME.fullmatch(full["preset"]):
-        raise ConfigError(f"preset: {full['preset']!r} is no name; it must match {NAME.pattern}")
-    full["methods"] = {
-        name: _section(entry, f"methods.{name}", keys.Method, ("estimator",))
-        for name, entry in full["methods"].items()
-    }
-    full["conditions"] = {
-        name: _condition(full, name, entry) for name, entry in full["conditions"].items()
-    }
-    for name, table in full["tables"].items():
-        build(keys.Table, _section(table, f"tables.{name}", None), f"tables.{name}")
-    return full
-
-
-def _section(
-    entry: Any, where: str, options: type | None, optional: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    """A mapping whose optional keys are null where they are not given; checked by ``options``."""
-    if not isinstance(entry, Mapping):
-        raise ConfigError(f"{where}: {entry!r} is not a section; write its keys below it")
-    full = {**dict.fromkeys(optional), **entry}
-    if options is not None:
-        build(options, full, where)
-    return full
-
-
-def _condition(config: Config, name: str, entry: Any) -> dict[str, Any]:
-    """A condition with ``options``: those keys that are its attack's and not a condition's."""
-    where = f"conditions.{name}"
-    own = fields(keys.Condition)
-    full = _section(entry, where, None, tuple(own)[3:])
-    further = {key: value for key, value in full.items() if key not in own}
-    build(keys.Condition, {key: value for key, value in full.items() if key in own}, where)
-    attack = full["attack"]
-    if further and attack == "none":
-        raise ConfigError(f"{where}: without an attack {', '.join(further)} means nothing")
-    if further:
-        known = fields(_plugin(config, "attack", attack, where).options)
-        strange = [key for key in further if key not in known]
-        if strange:
-            near = get_close_matches(strange[0], [*own, *known], 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(
-                f"{where}: unknown key {strange[0]!r}{hint} (keys: {', '.join(own)}; options of"
-                f" {attack}: {', '.join(known) or 'none'})"
-            )
-    return {**{key: full[key] for key in own}, "options": further}
-
-
 # --- entries ---------------------------------------------------------------------------------
 
 
 def entry(config: Config, section: str, name: str, where: str) -> Any:
     """An entry of a section; ConfigError names those that there are."""
     if not isinstance(name, str) or name not in config[section]:
-        near = get_close_matches(str(name), config[section], 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(
-            f"{where}: no {section} entry is named {name!r}{hint} (there are"
-            f" {', '.join(config[section]) or 'none'})"
+            f"{where}: no {section} entry is named {name!r}{nearest(name, config[section])} (there"
+            f" are {', '.join(config[section]) or 'none'})"
         )
     return config[section][name]
 
 
-def _plugin(config: Config, kind: str, name: str, where: str) -> Plugin:
+def plugin_named(config: Config, kind: str, name: str, where: str) -> Plugin:
     """The plug-in of an entry: ``use`` names it where the entry has another name."""
     section = KINDS[kind]
     entry = config[section].get(name, {})
@@ -142,7 +71,7 @@ def chosen(
 
     A plug-in without options needs no entry. Raises PluginError or OptionError.
     """
-    plugin = _plugin(config, kind, name, where)
+    plugin = plugin_named(config, kind, name, where)
     values = {key: v for key, v in config[KINDS[kind]].get(name, {}).items() if key != "use"}
     made = Chosen(name, plugin, {**values, **(further or {})})
     _ = made.options  # checked before any job starts
@@ -155,6 +84,18 @@ def attack_of(config: Config, condition: str) -> Chosen | None:
     if own["attack"] == "none":
         return None
     return chosen(config, "attack", own["attack"], f"conditions.{condition}.attack", own["options"])
+
+
+def crafting_of(config: Config, condition: str) -> Chosen:
+    """The attack of a condition that has one; ConfigError where it is clean."""
+    attack = attack_of(config, condition)
+    if attack is None:
+        attacked = [name for name, own in config["conditions"].items() if own["attack"] != "none"]
+        raise ConfigError(
+            f"condition {condition} has no attack, and so no poisons; ask for those of"
+            f" {', '.join(attacked) or 'a preset with attacks'}"
+        )
+    return attack
 
 
 def screen_of(config: Config, method: str) -> Chosen:

@@ -12,12 +12,13 @@ from rdmdc.workflow.planning import lazily
 
 with lazily("torch", "pandas", "scipy"):
     from rdmdc.workflow import checks, job_options, presets, resources
+    from rdmdc.workflow.completing import complete
     from rdmdc.workflow.digest import digest
     from rdmdc.workflow.job_options import as_argument
 
     PYTHON = sys.executable
     try:
-        config = presets.complete(config)
+        config = complete(config)
         checks.check(config)
     except InputError as error:
         raise WorkflowError(f"preset {config.get('preset')}: {error}") from None
@@ -61,13 +62,25 @@ def screening_of(panel):
 
 def victims_of(wildcards):
     """The victims that a condition's attack needs."""
-    if not presets.attack_of(config, wildcards.condition).plugin.facts["victims"]:
+    try:
+        attack = presets.crafting_of(config, wildcards.condition)
+    except InputError as error:
+        raise WorkflowError(f"preset {PRESET}: {error}") from None
+    if not attack.plugin.facts["victims"]:
         return []
     return expand(
         "results/{preset}/victims/epochs={epochs}.safetensors",
         preset=PRESET,
         epochs=config["pretrain"]["epochs"],
     )
+
+
+def target_options(wildcards):
+    """Options of a target's job; a seed that the preset lacks is an error."""
+    try:
+        return as_argument(job_options.target(config, int(wildcards.target)))
+    except InputError as error:
+        raise WorkflowError(f"preset {PRESET}: {error}") from None
 
 
 def targets_of(wildcards):

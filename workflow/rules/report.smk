@@ -135,7 +135,7 @@ if config["figures"] is not None:
                 f"{SHOWN}/figures/synthetic.svg",
                 caption="../report/synthetic.rst",
                 category="Figures",
-                labels={"Figure": "Synthetic sets"},
+                labels={"Figure": "Condensed sets"},
             ),
         log:
             f"results/{PRESET}/logs/figures/synthetic.log",

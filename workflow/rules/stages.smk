@@ -68,7 +68,7 @@ rule target:
     log:
         "results/{preset}/logs/targets/{target}.log",
     params:
-        options=lambda w: as_argument(job_options.target(config, int(w.target))),
+        options=target_options,
         code=code_of("target"),
     shell:
         "{PYTHON:q} -m rdmdc stage target --options {params.options:q} --code {params.code}"

@@ -59,7 +59,7 @@ def kernels(network: Sizes, precision: str) -> Kernels:
     this processor has no products of bf16.
     """
     if network.width % LANES:
-        raise KernelError(f"network.width {network.width} is no multiple of {LANES}")
+        raise KernelError(f"the ConvNet's width {network.width} is no multiple of {LANES}")
     halved = precision == "bfloat16"
     if halved and not library().has_half():
         raise NetworkError(

@@ -6,7 +6,8 @@ import argparse
 
 import pandas as pd
 
-from rdmdc.reporting import figures, tables
+from rdmdc.reporting import tables
+from rdmdc.reporting.accuracy_asr import accuracy_asr
 from rdmdc.storage.provenance import Provenance
 from rdmdc.storage.rows import load_all_rows
 from rdmdc.workflow.stages import drawing
@@ -20,4 +21,4 @@ def run(args: argparse.Namespace) -> None:
     provenance = Provenance.begin(args.stage, options, args.code, args.scores)
     scores = pd.concat(load_all_rows(args.scores, "scores"), ignore_index=True)
     made = tables.table(scores, options["rows"], options["reference"])
-    drawing.save(args, provenance, figures.accuracy_asr(made))
+    drawing.save(args, provenance, accuracy_asr(made))

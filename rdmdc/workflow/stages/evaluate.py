@@ -1,4 +1,4 @@
-"""Train networks on each synthetic set of a panel and score them."""
+"""Train networks on each condensed set of a panel and score them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PATHS = {"test": "one", "targets": "any", "folder": "one"}
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train networks on each synthetic set of a panel in the folder and score them."""
+    """Train networks on each condensed set of a panel in the folder and score them."""
     options = args.options
     provenance = begin(args, [args.test, *args.targets])
     test = load_images(args.test, expect(args, "dataset"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from rdmdc.reporting import figures
+from rdmdc.reporting import image_figures
 from rdmdc.storage.images import load_images, load_poisons, load_target
 from rdmdc.storage.provenance import Provenance
 from rdmdc.workflow.stages import drawing
@@ -17,7 +17,7 @@ def run(args: argparse.Namespace) -> None:
     inputs = [args.train, args.target, args.poisons]
     provenance = Provenance.begin(args.stage, args.options, args.code, inputs)
     train = load_images(args.train)
-    figure = figures.poisons(
+    figure = image_figures.poisons(
         train,
         load_poisons(args.poisons, train=train),
         load_target(args.target, split=train),

@@ -6,7 +6,7 @@ import argparse
 
 import pandas as pd
 
-from rdmdc.reporting import tables
+from rdmdc.reporting import table_texts, tables
 from rdmdc.storage.provenance import Provenance
 from rdmdc.storage.rows import load_all_rows
 from rdmdc.storage.writing import save_bytes
@@ -21,9 +21,9 @@ def run(args: argparse.Namespace) -> None:
     scores = pd.concat(load_all_rows(args.scores, "scores"), ignore_index=True)
     made = tables.table(scores, options["rows"], options["reference"])
     texts = {
-        args.csv: tables.csv(made),
-        args.markdown: tables.markdown(made, options["title"], options["note"]),
-        args.html: tables.html(made, options["title"], options["note"]),
+        args.csv: table_texts.csv(made),
+        args.markdown: table_texts.markdown(made, options["title"], options["note"]),
+        args.html: table_texts.html(made, options["title"], options["note"]),
     }
     for path, text in texts.items():
         save_bytes(path, text.encode(), provenance)
