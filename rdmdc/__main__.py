@@ -31,6 +31,7 @@ STAGES = {
     "poisons-figure": "draw poisons beside their originals",
     "synthetic-figure": "draw condensed sets",
     "accuracy-asr-figure": "draw accuracy against attack success rate",
+    "matrix-figure": "draw attacks against methods as a heat map",
     "provenance-page": "list what tables and figures come from",
 }
 """The stages, each a module of rdmdc.workflow.stages that is imported when it is called."""

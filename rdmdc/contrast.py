@@ -10,12 +10,13 @@ itself, which the poisons contaminate.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 
 from rdmdc.errors import InputError
 
-BLOCK = 4  # directions iterated together: the first converges at the rate of the fifth eigenvalue
+FEWEST = 4  # directions iterated together: the first converges at the rate of the fifth eigenvalue
 
 
 class ContrastError(InputError):
@@ -40,8 +41,12 @@ def top_contrast(
     ridge: float,
     iterations: int,
     generator: torch.Generator,
+    wanted: int = 3,
 ) -> Contrast:
     """Top generalised eigenvectors of (S_c, S_o + λI) by block power iteration.
+
+    A block of a third more directions than are ``wanted``, and of four at least, is iterated
+    together; all of the block are returned, of which the last have not converged.
 
     centred (N, D) are a class's vectors without their mean and S_c = XᵀX / N; others (R, D) are
     rows of other classes, each without its own class's mean, and S_o = OᵀO / R. λ is ``ridge``
@@ -61,7 +66,8 @@ def top_contrast(
     gram = scaled @ scaled.T
     gram.diagonal().add_(ridge)
     factor = torch.linalg.cholesky(gram)
-    v = torch.randn(features, min(BLOCK, *centred.shape), generator=generator).to(centred)
+    block = min(max(FEWEST, ceil(4 * wanted / 3)), *centred.shape)
+    v = torch.randn(features, block, generator=generator).to(centred)
     for _ in range(iterations):
         v = centred.T @ (centred @ v)
         v = v - scaled.T @ torch.cholesky_solve(scaled @ v, factor)  # ridge (S_o + λI)⁻¹ v

@@ -174,6 +174,7 @@ def jobs(config, made, out):
         ),
         "synthetic figure": figure("synthetic", {"labels": ["DM", "RDM-DC"]}, synthetic=sets),
         "accuracy figure": figure("accuracy-asr", table, scores=scored),
+        "matrix figure": figure("matrix", table, scores=scored),
         "provenance page": argv(
             "provenance-page",
             {"preset": config["preset"]},
@@ -220,7 +221,7 @@ def test_the_chain_leaves_every_file_with_its_provenance(world):
     expected |= {f"{case}/run=0/{name}{part}" for case, name in cells for part in parts}
     expected |= {
         f"{name}.{form}"
-        for name in ("targets", "poisons", "synthetic", "accuracy-asr")
+        for name in ("targets", "poisons", "synthetic", "accuracy-asr", "matrix")
         for form in ("png", "svg")
     }
     assert results == expected

@@ -38,7 +38,7 @@ def of(stage, *modules):
 with lazily("torch", "pandas", "scipy"):
     kinds = {kind: plugins.load(kind).plugins.values() for kind in plugins.KINDS}
 made = {"target": of("target"), "table": of("table")}
-for figure in ("targets", "poisons", "synthetic", "accuracy_asr"):
+for figure in ("targets", "poisons", "synthetic", "accuracy_asr", "matrix"):
     made[f"{figure}_figure"] = of(f"{figure}_figure")
 made["provenance_page"] = of("provenance_page")
 stages = {"data": "source", "victim": "network", "evaluate": "network"}
@@ -148,7 +148,7 @@ TRAINING = tuple(
 PROJECTING = tuple(f"screen:{name}" for name in ("contrastive*", "density", "quantum_entropy"))
 CONTRAST = (*PROJECTING, "condense:*:contrastive_mean")
 FIGURES = ("*_figure",)
-TABLES = ("table", "accuracy_asr_figure")
+TABLES = ("table", "accuracy_asr_figure", "matrix_figure")
 
 SHOWS = {  # file, edit, jobs that reach it
     # the root
@@ -229,6 +229,7 @@ SHOWS = {  # file, edit, jobs that reach it
         ["targets_figure", "poisons_figure", "synthetic_figure"],
     ),
     "reporting/accuracy_asr.py": (altering("accuracy_asr"), ["accuracy_asr_figure"]),
+    "reporting/matrix.py": (altering("matrix"), ["matrix_figure"]),
     "reporting/lineage.py": (altering("html"), ["provenance_page"]),
     # stages
     "workflow/stages/job.py": (altering("begin"), ["data:*", "target", *COMPUTING]),

@@ -25,6 +25,7 @@ from rdmdc.records import (
 from rdmdc.reporting import accuracy_asr as drawing
 from rdmdc.reporting import figures, image_figures
 from rdmdc.reporting.accuracy_asr import accuracy_asr
+from rdmdc.reporting.matrix import matrix
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("Activities", "Animals & Nature", "Objects", "Smileys & Emotion", "US$ and CA$")
@@ -125,6 +126,10 @@ FIGURES: dict[str, tuple[Callable[[], Figure], tuple[str, ...]]] = {
             *("test accuracy, %", "attack success rate (ASR), %"),
         ),
     ),
+    "matrix": (
+        lambda: matrix(table({"DM Poison": 64, "Direct": None}, ("DM", "RDM-DC"))),
+        ("DM", "RDM-DC", "DM Poison, 64/255", "Direct", "40 / 5\n44.0", "40 / 5\n43.0"),
+    ),
 }
 
 
@@ -198,6 +203,17 @@ def test_synthetic_images_are_shown_in_pixel_space() -> None:
     mosaic = np.asarray(figure.axes[0].images[0].get_array())
     expected = condensed_set.normalisation.images(condensed_set.inputs)[3].permute(1, 2, 0)
     np.testing.assert_allclose(mosaic[11:19, 11:19], expected)
+
+
+def test_a_matrix_leaves_fields_empty_that_the_table_does_not_have() -> None:
+    both = table({"DM Poison": 64}, ("DM", "RDM-DC"))
+    one = table({"Direct": None}, ("RDM-DC",)).assign(asr_mean=95.0)
+    (image,) = matrix(pd.concat([both, one])).axes[0].images
+    np.testing.assert_allclose(
+        np.ma.filled(image.get_array(), np.nan), [[35.0, 35.0], [np.nan, 90.0]]
+    )
+    with pytest.raises(figures.FigureError, match="no rows"):
+        matrix(both.iloc[:0])
 
 
 def test_points_stand_where_the_table_says_and_keep_their_look() -> None:

@@ -96,7 +96,8 @@ def screened(
         own = torch.cat([found[: len(clean)], poisons[place[order[place[order] >= 0]]]])
         mean = own.mean(0)
         rest = without_class_means(found[len(clean) :], scene.train.labels[compared])
-        contrast = top_contrast(own - mean, rest, options.ridge, options.power_iterations, drawn)
+        wanted, steps = options.directions, options.power_iterations
+        contrast = top_contrast(own - mean, rest, options.ridge, steps, drawn, wanted)
         directions = contrast.directions[:, : options.directions]
         return mean, torch.nn.functional.normalize(directions, dim=0)
 

@@ -67,6 +67,7 @@ def project(
             options.ridge,
             options.power_iterations,
             generator,
+            directions,
         )
         w = found.directions[:, :directions]
         along = torch.zeros(len(indices), w.shape[1])

@@ -8,7 +8,7 @@ import torch
 
 from rdmdc import plugins
 from rdmdc.checkpoints import Checkpoints, State
-from rdmdc.contrast import BLOCK
+from rdmdc.contrast import FEWEST as BLOCK
 from rdmdc.options import option
 from rdmdc.progress import OnStep
 from rdmdc.records import Screening

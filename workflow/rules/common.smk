@@ -125,10 +125,17 @@ def all_tables(form="csv"):
     return [f"{SHOWN}/{table}.{form}" for table in config["tables"]]
 
 
+def is_matrix(table):
+    """Whether a table has several conditions and methods, so that a heat map of them says more."""
+    rows = config["tables"][table]["rows"]
+    return len(rows) > 1 and len({method for row in rows for method in row["methods"]}) > 1
+
+
 def all_figures():
     if config["figures"] is None:
         return []
-    names = ["targets", "poisons", "synthetic", "accuracy_asr"]
+    matrices = [f"{table}.matrix" for table in config["tables"] if is_matrix(table)]
+    names = ["targets", "poisons", "synthetic", "accuracy_asr", *matrices]
     return expand("{shown}/figures/{name}.{form}", shown=SHOWN, name=names, form=["png", "svg"])
 
 

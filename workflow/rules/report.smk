@@ -14,6 +14,7 @@ localrules:
     poisons_figure,
     synthetic_figure,
     accuracy_asr_figure,
+    matrix_figure,
     provenance,
 
 
@@ -168,6 +169,30 @@ if config["figures"] is not None:
             "{PYTHON:q} -m rdmdc stage accuracy-asr-figure --options {params.options:q}"
             " --code {params.code} --scores {input:q}"
             " --png {output.png:q} --svg {output.svg:q} 2> {log:q}"
+
+
+rule matrix_figure:
+    input:
+        table_scores,
+    output:
+        png=f"{SHOWN}/figures/{{table}}.matrix.png",
+        svg=report(
+            f"{SHOWN}/figures/{{table}}.matrix.svg",
+            caption="../report/matrix.rst",
+            category="Figures",
+            labels={"Figure": "Attacks against methods"},
+        ),
+    log:
+        f"results/{PRESET}/logs/figures/{{table}}.matrix.log",
+    wildcard_constraints:
+        table=r"table[a-z0-9_]*",
+    params:
+        options=lambda w: as_argument(job_options.table(config, w.table)),
+        code=digest(f"{STAGES}.matrix_figure"),
+    shell:
+        "{PYTHON:q} -m rdmdc stage matrix-figure --options {params.options:q}"
+        " --code {params.code} --scores {input:q}"
+        " --png {output.png:q} --svg {output.svg:q} 2> {log:q}"
 
 
 rule provenance:
