@@ -18,48 +18,7 @@
 #include <immintrin.h>
 #endif
 
-enum { LANES = 16, GROUP = 8, TILE = 36, DEPTH = 8 };
-typedef float vec __attribute__((vector_size(64), aligned(4)));
-typedef int bits __attribute__((vector_size(64)));
-typedef float four __attribute__((vector_size(16), aligned(4)));
-
-static const float EPSILON = 1e-5f; /* of the norm, as torch's */
-
-typedef struct {
-    int depth, side, pad, channels, width; /* side: of the padded input, without kernels' borders */
-    int half;                              /* whether products are of bf16 */
-    const float *first_back;               /* (O, 32 n): the first kernels, 9 C padded to 32 n */
-    const float *kernels[DEPTH];           /* (36, O / panel, words of C, panel): transformed */
-    const float *kernels_back[DEPTH];      /* the same of kernels turned round; from block 1 on */
-    const float *gain[DEPTH], *shift[DEPTH]; /* (O): the norms' weight and bias */
-} Net;
-
-typedef struct { /* what forward keeps for backward, (image, ...) each; NULL: nothing is kept */
-    float *pooled[DEPTH];     /* (h/2, w/2, O): what the next block reads */
-    float *normalised[DEPTH]; /* (h, w, O): before gain and shift */
-    float *scale[DEPTH];      /* (O): 1 / standard deviation */
-} Kept;
-
-typedef struct { /* sums over the images of a range */
-    float *first;          /* (9 C, O) */
-    float *kernels[DEPTH]; /* (36, C, O), transformed */
-    float *gain[DEPTH], *shift[DEPTH];
-} Gradients;
-
-static vec load(const float *at) { return *(const vec *)at; }
-static void store(float *at, vec value) { *(vec *)at = value; }
-static vec splat(float value) { return value - (vec){0}; }
-/* value where key is positive, else 0 */
-static vec where_positive(vec key, vec value) { return (vec)((key > 0) & (bits)value); }
-static int least(int a, int b) { return a < b ? a : b; }
-static long round_up(long floats) { return (floats + LANES - 1) / LANES * LANES; }
-static long most(long a, long b) { return a > b ? a : b; }
-/* of the first kernels for the gradient */
-static int columns_of(int channels)
-{
-    return (9 * channels + 2 * LANES - 1) / (2 * LANES) * (2 * LANES);
-}
-static int panel_of(int outputs) { return outputs % (2 * LANES) ? LANES : 2 * LANES; }
+#include "convnet.h"
 
 /* --- products ------------------------------------------------------------------------------ */
 
@@ -82,7 +41,6 @@ static void store_words(float *to, vec value, const int half, const int few)
     else store(to, value);
 }
 
-int has_half(void) { return 1; }
 #else
 static vec add_product(vec sum, vec a, vec b, const int half) { return sum + a * b; }
 
@@ -91,9 +49,18 @@ static void store_words(float *to, vec value, const int half, const int few)
     if (few) *(four *)to = *(four *)&value;
     else store(to, value);
 }
-
-int has_half(void) { return 0; }
 #endif
+
+/* What products of bf16 are by here. Those of pairs are twice as fast as single precision's on Zen
+   and slower on Intel's processors. */
+int half_products(void)
+{
+#ifdef __AVX512BF16__
+    if (has_amx()) return AMX;
+    if (__builtin_cpu_is("amd")) return PAIRS;
+#endif
+    return SINGLE;
+}
 
 typedef struct { /* rows of the left factor, in words: where one starts, and its terms in runs */
     const float *at;
@@ -440,7 +407,7 @@ static _Thread_local float *scratch_at;
 static _Thread_local size_t scratch_size;
 
 /* floats that stay with the thread: fresh pages would cost more than the work */
-static float *scratch(size_t floats)
+float *scratch(size_t floats)
 {
     if (floats > scratch_size) {
         free(scratch_at);
@@ -458,7 +425,7 @@ static float *part(float *const *kept, int block, long image, long size)
 }
 
 /* (count, rows, columns) -> (count, columns, rows): between embeddings and the last block */
-static void transpose(const float *from, int count, int rows, int columns, float *to)
+void transpose(const float *from, int count, int rows, int columns, float *to)
 {
     for (int n = 0; n < count; n++)
         for (int r = 0; r < rows; r++)
@@ -530,7 +497,8 @@ int forward(const Net *net, const float *images, int count, float *embeddings, c
     int failed = 0;
 #pragma omp parallel for num_threads(threads) schedule(dynamic) reduction(| : failed)
     for (int first = 0; first < count; first += GROUP)
-        failed |= group_forward(net, images, first, least(GROUP, count - first), embeddings, kept);
+        failed |= (net->half == AMX ? amx_forward : group_forward)(
+            net, images, first, least(GROUP, count - first), embeddings, kept);
     return failed;
 }
 
@@ -616,7 +584,9 @@ int backward(const Net *net, const float *images, int count, const float *by_emb
         for (int first = start; first < least(start + slice, count); first += GROUP) {
             const int group = least(GROUP, least(start + slice, count) - first);
             const Gradients *own = sums[0].first ? sums + start / slice : sums;
-            failed |= group_backward(net, images, first, group, by_embeddings, kept, by_images, own);
+            failed |= net->half == AMX ? amx_backward(net, first, group, by_embeddings, kept, by_images)
+                                       : group_backward(net, images, first, group, by_embeddings,
+                                                        kept, by_images, own);
         }
     return failed;
 }
