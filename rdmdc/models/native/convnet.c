@@ -243,25 +243,32 @@ static void image_of_products(const float *products, int side, long row, int fir
     }
 }
 
-/* tiles · kernels (36, width / panel, words, panel) -> the panel of outputs from o on of products
-   (36, count, row), or added to it */
+/* one of the 36 products tiles · kernels (36, width / panel, words, panel) -> the panel of outputs
+   from o on of products (36, count, row), or added to it */
+static void multiply_plane(Tiles tiles, int f, const float *kernels, int width, int o,
+                           float *products, long row, int add)
+{
+    const int panel = panel_of(width), terms = words(tiles.channels, tiles.half);
+    Left left = {tiles.at + f * plane_of(tiles.count, tiles.row), tiles.row, 0, 1, 1, terms};
+    const float *right = kernels + ((long)f * width + o) * terms;
+    float *out = products + f * plane_of(tiles.count, row);
+    product(tiles.count, panel, tiles.half, left, right, panel, out, row, add);
+}
+
+/* all 36 for one panel */
 static void multiply_tiles(Tiles tiles, const float *kernels, int width, int o, float *products,
                            long row, int add)
 {
-    const int panel = panel_of(width), terms = words(tiles.channels, tiles.half);
-    for (int f = 0; f < TILE; f++) {
-        Left left = {tiles.at + f * plane_of(tiles.count, tiles.row), tiles.row, 0, 1, 1, terms};
-        const float *right = kernels + ((long)f * width + o) * terms;
-        float *out = products + f * plane_of(tiles.count, row);
-        product(tiles.count, panel, tiles.half, left, right, panel, out, row, add);
-    }
+    for (int f = 0; f < TILE; f++)
+        multiply_plane(tiles, f, kernels, width, o, products, row, add);
 }
 
-/* the same for all panels */
+/* the same for all panels, while a plane of the tiles is in the cache */
 static void multiply_all(Tiles tiles, const float *kernels, int width, float *products, int add)
 {
-    for (int o = 0; o < width; o += panel_of(width))
-        multiply_tiles(tiles, kernels, width, o, products + o, width, add);
+    for (int f = 0; f < TILE; f++)
+        for (int o = 0; o < width; o += panel_of(width))
+            multiply_plane(tiles, f, kernels, width, o, products + o, width, add);
 }
 
 /* --- norm, ReLU, 2 x 2 average pool, of one channel block ------------------------------------ */

@@ -37,6 +37,7 @@ def library() -> ctypes.CDLL:
         loaded = ctypes.CDLL(str(path))
     except OSError as error:
         raise KernelError(f"{path}: {error}; set XDG_CACHE_HOME") from error
+    loaded.half_products()  # asks the operating system for AMX's registers
     _keep_pages()
     at, number = ctypes.c_void_p, ctypes.c_int
     loaded.forward.argtypes = [at, at, number, at, at, number]
