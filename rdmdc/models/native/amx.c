@@ -158,7 +158,7 @@ typedef struct { /* where the norm's results go: NULL, where they do not */
     half *pooled;  /* into the next grid, row and pixel apart */
     long row, pixel;
     float *last;      /* or the embedding (h/2, w/2, O) */
-    half *normalised; /* (h, w, O) */
+    half *normalised; /* (O / 16, h, w, 16) */
     float *scale;     /* (O) */
     long width;
 } Results;
@@ -196,7 +196,7 @@ norm_relu_pool(const int vectors, const float *z, long pixel, int side, const fl
                     vec value = load(z + at * pixel + j * LANES);
                     total += positive(value * by[j] + offset[j]);
                     if (to.normalised)
-                        store_half(to.normalised + at * to.width + j * LANES,
+                        store_half(to.normalised + (j * count + at) * LANES,
                                    (value - mean[j]) * deviation[j]);
                 }
                 if (to.pooled)
@@ -212,18 +212,18 @@ norm_relu_pool(const int vectors, const float *z, long pixel, int side, const fl
    channels from c on */
 static void pool_relu_norm_back(const float *gradient, long from, const half *normalised,
                                 const float *scale, const float *gain, const float *shift, int side,
-                                long width, Grid grid, int image, int c)
+                                Grid grid, int image, int c)
 {
     const float count = (float)(side * side);
     const vec g = load(gain + c), s = load(shift + c), by = g * load(scale + c);
     vec sum[4] = {{0}}, products[4] = {{0}};
     gradient += c;
-    normalised += c;
+    normalised += (long)c * side * side;
     for (int y = 0; y < side; y += 2)
         for (int x = 0; x < side; x += 2) {
             const vec d = load(gradient + ((long)y / 2 * (side / 2) + x / 2) * from) * 0.25f;
             for (int i = 0; i < 4; i++) {
-                vec n = load_half(normalised + ((long)(y + i / 2) * side + x + i % 2) * width);
+                vec n = load_half(normalised + ((long)(y + i / 2) * side + x + i % 2) * LANES);
                 vec own = where_positive(n * g + s, d);
                 sum[i] += own;
                 products[i] += own * n;
@@ -235,7 +235,7 @@ static void pool_relu_norm_back(const float *gradient, long from, const half *no
         half *to = pixel_of(grid, image, y, 0) + c;
         for (int x = 0; x < side; x++) {
             vec d = load(gradient + ((long)y / 2 * (side / 2) + x / 2) * from) * 0.25f;
-            vec n = load_half(normalised + ((long)y * side + x) * width);
+            vec n = load_half(normalised + ((long)y * side + x) * LANES);
             vec own = where_positive(n * g + s, d);
             store_half(to + x * grid.images * grid.channels, (own - less - n * tilt) * by);
         }
@@ -332,7 +332,7 @@ int amx_forward(const Net *net, const float *images, int first, int group, float
                     }
                     if (kept->normalised[block]) {
                         to.normalised = (half *)kept->normalised[block] +
-                                        (long)(first + image) * now * now * width + o;
+                                        ((long)(first + image) * width + o) * now * now;
                         to.scale = kept->scale[block] + (long)(first + image) * width + o;
                     }
                     const float *at = z + (image - n) * 2 * LANES;
@@ -386,7 +386,7 @@ int amx_backward(const Net *net, int first, int group, const float *by_embedding
                 const float *scale = kept->scale[block] + (long)(first + n + i) * width;
                 for (int c = 0; c < width; c += LANES)
                     pool_relu_norm_back(gradient, before * width, normalised, scale,
-                                        net->gain[block], net->shift[block], now, width, here, i, c);
+                                        net->gain[block], net->shift[block], now, here, i, c);
             }
             const half *kernels = (const half *)net->kernels_back[block];
             for (int o = 0; block && o < width; o += 2 * LANES)

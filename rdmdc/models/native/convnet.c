@@ -295,14 +295,15 @@ static void norm_relu_pool(const float *z, long pixel, int side, const float *ga
                 vec value = load(z + at * pixel);
                 vec y_value = value * by + offset;
                 total += where_positive(y_value, y_value);
-                if (normalised) store(normalised + at * width, (value - mean) * deviation);
+                if (normalised) store(normalised + at * LANES, (value - mean) * deviation);
             }
             store(pooled + ((long)y / 2 * (side / 2) + x / 2) * width, total * 0.25f);
         }
     if (scale) store(scale, deviation);
 }
 
-/* gradient by the pooled values (side/2, side/2) -> by the convolution's (side, side), same width */
+/* gradient by the pooled values (side/2, side/2), `width` apart -> by the convolution's (side, side),
+   same width */
 static void pool_relu_norm_back(const float *gradient, const float *normalised, const float *scale,
                                 const float *gain, const float *shift, int side, long width,
                                 float *out, float *gain_sum, float *shift_sum)
@@ -312,19 +313,21 @@ static void pool_relu_norm_back(const float *gradient, const float *normalised, 
     vec sum = {0}, products = {0};
     for (int y = 0; y < side; y++)
         for (int x = 0; x < side; x++) {
-            const long at = ((long)y * side + x) * width;
-            vec n = load(normalised + at), y_value = n * g + s;
+            vec n = load(normalised + ((long)y * side + x) * LANES), y_value = n * g + s;
             vec d = load(gradient + ((long)y / 2 * (side / 2) + x / 2) * width) * 0.25f;
             d = where_positive(y_value, d);
             sum += d;
             products += d * n;
-            store(out + at, d);
         }
     const vec by = g * load(scale), less = sum / count, tilt = products / count;
-    for (int p = 0; p < side * side; p++) {
-        vec d = load(out + p * width), n = load(normalised + p * width);
-        store(out + p * width, (d - less - n * tilt) * by);
-    }
+    for (int y = 0; y < side; y++)
+        for (int x = 0; x < side; x++) {
+            const long at = (long)y * side + x;
+            vec n = load(normalised + at * LANES), y_value = n * g + s;
+            vec d = load(gradient + ((long)y / 2 * (side / 2) + x / 2) * width) * 0.25f;
+            d = where_positive(y_value, d);
+            store(out + at * width, (d - less - n * tilt) * by);
+        }
     if (gain_sum) {
         store(gain_sum, load(gain_sum) + products);
         store(shift_sum, load(shift_sum) + sum);
@@ -357,7 +360,8 @@ static void first_forward(const Net *net, const float *padded, Tiles tiles, floa
         for (int c = 0; c < panel; c += LANES) {
             image_of_products(products + c, side, panel, 0, tiles.count, z, LANES);
             norm_relu_pool(z, LANES, side, net->gain[0] + o + c, net->shift[0] + o + c,
-                           pooled + o + c, width, normalised ? normalised + o + c : NULL,
+                           pooled + o + c, width,
+                           normalised ? normalised + (long)(o + c) * side * side : NULL,
                            scale ? scale + o + c : NULL);
         }
     }
@@ -485,7 +489,8 @@ static int group_forward(const Net *net, const float *images, int first, int gro
             for (int c = 0; c < width; c += LANES) {
                 image_of_products(products + c, now, width, n * across, all, z, LANES);
                 norm_relu_pool(z, LANES, now, net->gain[block] + c, net->shift[block] + c,
-                               out + n * less + c, width, normalised ? normalised + c : NULL,
+                               out + n * less + c, width,
+                               normalised ? normalised + (long)c * now * now : NULL,
                                scale ? scale + c : NULL);
             }
         }
@@ -536,7 +541,7 @@ static int group_backward(const Net *net, const float *images, int first, int gr
         for (int n = 0; n < group; n++) {
             const float *normalised = kept->normalised[block] + (first + n) * size;
             for (int c = 0; c < width; c += LANES)
-                pool_relu_norm_back(in + n * size / 4 + c, normalised + c,
+                pool_relu_norm_back(in + n * size / 4 + c, normalised + (long)c * now * now,
                                     kept->scale[block] + (long)(first + n) * width + c,
                                     net->gain[block] + c, net->shift[block] + c, now, width,
                                     z + c, trains ? sums->gain[block] + c : NULL,
@@ -614,7 +619,7 @@ static void tangent_norm_relu_pool(const float *z, int side, const float *n, lon
     for (int p = 0; p < count; p++) {
         vec value = load(z + (long)p * LANES);
         sum += value;
-        products += value * load(n + p * width);
+        products += value * load(n + p * LANES);
     }
     const vec mean = sum / (float)count, tilt = products / (float)count;
     store(log_scale, -s * tilt);
@@ -623,9 +628,9 @@ static void tangent_norm_relu_pool(const float *z, int side, const float *n, lon
             vec total = {0};
             for (int i = 0; i < 4; i++) {
                 const long at = (long)(y + i / 2) * side + x + i % 2;
-                vec own = load(n + at * width);
+                vec own = load(n + at * LANES);
                 vec moved = s * (load(z + at * LANES) - mean - own * tilt);
-                store(tangent_n + at * width, moved);
+                store(tangent_n + at * LANES, moved);
                 total += where_positive(own * g + b, own * tg + moved * g + tb);
             }
             store(pooled + ((long)y / 2 * (side / 2) + x / 2) * width, total * 0.25f);
@@ -644,24 +649,25 @@ static void tangent_pool_relu_norm_back(const float *gradient, const float *tang
     vec sum = {0}, products = {0}, tangent_sum = {0}, tangent_products = {0};
     for (int y = 0; y < side; y++)
         for (int x = 0; x < side; x++) {
-            const long at = ((long)y * side + x) * width;
+            const long pixel = (long)y * side + x, at = pixel * width, own_at = pixel * LANES;
             const long from = ((long)y / 2 * (side / 2) + x / 2) * width;
-            vec own = load(n + at), key = own * g + b;
+            vec own = load(n + own_at), key = own * g + b;
             vec d = where_positive(key, load(gradient + from) * 0.25f);
             vec t = where_positive(key, load(tangent + from) * 0.25f) * g + d * tg;
             d *= g;
             sum += d;
             products += d * own;
             tangent_sum += t;
-            tangent_products += t * own + d * load(tangent_n + at);
+            tangent_products += t * own + d * load(tangent_n + own_at);
             store(out + at, d);
             store(tangent_out + at, t);
         }
     const vec less = sum / count, tilt = products / count, log_s = load(log_scale);
     const vec tangent_less = tangent_sum / count, tangent_tilt = tangent_products / count;
-    for (long at = 0; at < side * side * width; at += width) {
-        vec own = load(n + at), d = load(out + at) - less - own * tilt;
-        vec t = load(tangent_out + at) - tangent_less - load(tangent_n + at) * tilt;
+    for (long pixel = 0; pixel < side * side; pixel++) {
+        const long at = pixel * width, own_at = pixel * LANES;
+        vec own = load(n + own_at), d = load(out + at) - less - own * tilt;
+        vec t = load(tangent_out + at) - tangent_less - load(tangent_n + own_at) * tilt;
         store(out + at, s * d);
         store(tangent_out + at, s * (t - own * tangent_tilt + log_s * d));
     }
@@ -723,10 +729,11 @@ static int group_tangents(const Net *net, const Net *direction, const float *ima
                     multiply_tiles(of_image, direction->kernels[0], width, c, products, panel, 0);
                 image_of_products(products + place, now, row, block ? n * across : 0, all, z, LANES);
                 tangent_norm_relu_pool(
-                    z, now, kept->normalised[block] + (first + n) * size + c, width,
+                    z, now, kept->normalised[block] + (first + n) * size + (long)c * now * now, width,
                     kept->scale[block] + (long)(first + n) * width + c, net->gain[block] + c,
                     net->shift[block] + c, direction->gain[block] + c, direction->shift[block] + c,
-                    n_of[block] + n * size + c, log_scale + (block * GROUP + n) * width + c,
+                    n_of[block] + n * size + (long)c * now * now,
+                    log_scale + (block * GROUP + n) * width + c,
                     tangent_next + n * size / 4 + c);
             }
         }
@@ -749,7 +756,8 @@ static int group_tangents(const Net *net, const Net *direction, const float *ima
             for (int c = 0; c < width; c += LANES)
                 tangent_pool_relu_norm_back(
                     here + n * size / 4 + c, tangent_here + n * size / 4 + c, now,
-                    kept->normalised[block] + (first + n) * size + c, n_of[block] + n * size + c,
+                    kept->normalised[block] + (first + n) * size + (long)c * now * now,
+                    n_of[block] + n * size + (long)c * now * now,
                     width, kept->scale[block] + (long)(first + n) * width + c,
                     log_scale + (block * GROUP + n) * width + c, net->gain[block] + c,
                     net->shift[block] + c, direction->gain[block] + c, z + c, tangent_z + c);

@@ -25,7 +25,7 @@ typedef struct {
 
 typedef struct { /* what forward keeps for backward, (image, ...) each; NULL: nothing is kept */
     float *pooled[DEPTH];     /* (h/2, w/2, O): what the next block reads */
-    float *normalised[DEPTH]; /* (h, w, O): before gain and shift */
+    float *normalised[DEPTH]; /* (O / 16, h, w, 16): before gain and shift; by AMX in bf16 */
     float *scale[DEPTH];      /* (O): 1 / standard deviation */
 } Kept;
 
