@@ -161,6 +161,7 @@ typedef struct { /* where the norm's results go: NULL, where they do not */
     half *normalised; /* (O / 16, h, w, 16) */
     float *scale;     /* (O) */
     long width;
+    int far; /* as Kept.far */
 } Results;
 
 /* one image's 16 or 32 channels, its pixels `pixel` apart in z */
@@ -191,13 +192,18 @@ norm_relu_pool(const int vectors, const float *z, long pixel, int side, const fl
         for (int x = 0; x < side; x += 2)
             for (int j = 0; j < vectors; j++) {
                 vec total = {0};
-                for (int i = 0; i < 4; i++) {
-                    const long at = (long)(y + i / 2) * side + x + i % 2;
-                    vec value = load(z + at * pixel + j * LANES);
-                    total += positive(value * by[j] + offset[j]);
-                    if (to.normalised)
-                        store_half(to.normalised + (j * count + at) * LANES,
-                                   (value - mean[j]) * deviation[j]);
+                for (int i = 0; i < 2; i++) {
+                    const long at = (long)(y + i) * side + x;
+                    const vec left = load(z + at * pixel + j * LANES);
+                    const vec right = load(z + (at + 1) * pixel + j * LANES);
+                    total += positive(left * by[j] + offset[j]) +
+                             positive(right * by[j] + offset[j]);
+                    if (to.normalised) {
+                        const vec n = (left - mean[j]) * deviation[j];
+                        const vec next = (right - mean[j]) * deviation[j];
+                        keep((float *)(to.normalised + (j * count + at) * LANES),
+                             (vec)_mm512_cvtne2ps_pbh((__m512)next, (__m512)n), to.far);
+                    }
                 }
                 if (to.pooled)
                     store_half(to.pooled + y / 2 * to.row + x / 2 * to.pixel + j * LANES,
@@ -321,7 +327,7 @@ int amx_forward(const Net *net, const float *images, int first, int group, float
                 const int panels = panels_of(width, o);
                 convolve(here, (const half *)net->kernels[block], o, panels, z, 2 * LANES);
                 for (int image = n; image < n + count; image++) {
-                    Results to = {.width = width};
+                    Results to = {.width = width, .far = kept->far};
                     if (is_last) to.last = end + (long)image * last * last * width + o;
                     else {
                         Grid pooled = there;

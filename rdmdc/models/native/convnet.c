@@ -14,9 +14,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef __AVX512BF16__
-#include <immintrin.h>
-#endif
 
 #include "convnet.h"
 
@@ -275,7 +272,7 @@ static void multiply_all(Tiles tiles, const float *kernels, int width, float *pr
 
 static void norm_relu_pool(const float *z, long pixel, int side, const float *gain,
                            const float *shift, float *pooled, long width, float *normalised,
-                           float *scale)
+                           float *scale, int far)
 {
     const int count = side * side;
     vec sum = {0}, squares = {0}, deviation = {0};
@@ -295,7 +292,7 @@ static void norm_relu_pool(const float *z, long pixel, int side, const float *ga
                 vec value = load(z + at * pixel);
                 vec y_value = value * by + offset;
                 total += where_positive(y_value, y_value);
-                if (normalised) store(normalised + at * LANES, (value - mean) * deviation);
+                if (normalised) keep(normalised + at * LANES, (value - mean) * deviation, far);
             }
             store(pooled + ((long)y / 2 * (side / 2) + x / 2) * width, total * 0.25f);
         }
@@ -351,7 +348,7 @@ static void pad_image(const Net *net, const float *image, int border, int places
 
 /* panel by panel, so that products stay in the second cache */
 static void first_forward(const Net *net, const float *padded, Tiles tiles, float *products,
-                          float *z, float *pooled, float *normalised, float *scale)
+                          float *z, float *pooled, float *normalised, float *scale, int far)
 {
     const int side = net->side, width = net->width, panel = panel_of(width);
     tiles_of_image(padded, side, tiles, 0);
@@ -362,7 +359,7 @@ static void first_forward(const Net *net, const float *padded, Tiles tiles, floa
             norm_relu_pool(z, LANES, side, net->gain[0] + o + c, net->shift[0] + o + c,
                            pooled + o + c, width,
                            normalised ? normalised + (long)(o + c) * side * side : NULL,
-                           scale ? scale + o + c : NULL);
+                           scale ? scale + o + c : NULL, far);
         }
     }
 }
@@ -472,7 +469,7 @@ static int group_forward(const Net *net, const float *images, int first, int gro
         first_forward(net, padded, tiles_at(tiles, tiles_across(side), net->channels, net->half),
                       products, z, in + n * image_size,
                       part(kept->normalised, 0, first + n, image_size * 4),
-                      part(kept->scale, 0, first + n, width));
+                      part(kept->scale, 0, first + n, width), kept->far);
     }
     for (int block = 1; block < net->depth; block++) {
         const int now = side >> block, across = tiles_across(now), all = group * across;
@@ -491,7 +488,7 @@ static int group_forward(const Net *net, const float *images, int first, int gro
                 norm_relu_pool(z, LANES, now, net->gain[block] + c, net->shift[block] + c,
                                out + n * less + c, width,
                                normalised ? normalised + (long)c * now * now : NULL,
-                               scale ? scale + c : NULL);
+                               scale ? scale + c : NULL, kept->far);
             }
         }
         in = out;

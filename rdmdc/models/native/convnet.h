@@ -4,6 +4,9 @@
 #define CONVNET_H
 
 #include <stddef.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 /* float32; two neighbouring terms in bf16 a word; tiles of bf16, see amx.c */
 enum { SINGLE, PAIRS, AMX };
@@ -27,6 +30,7 @@ typedef struct { /* what forward keeps for backward, (image, ...) each; NULL: no
     float *pooled[DEPTH];     /* (h/2, w/2, O): what the next block reads */
     float *normalised[DEPTH]; /* (O / 16, h, w, 16): before gain and shift; by AMX in bf16 */
     float *scale[DEPTH];      /* (O): 1 / standard deviation */
+    int far;                  /* whether normalised is too large for the cache */
 } Kept;
 
 typedef struct { /* sums over the images of a range */
@@ -37,6 +41,16 @@ typedef struct { /* sums over the images of a range */
 
 static inline vec load(const float *at) { return *(const vec *)at; }
 static inline void store(float *at, vec value) { *(vec *)at = value; }
+/* far: past the cache, for what is read much later; `at` is then a multiple of 64 bytes */
+static inline void keep(float *at, vec value, int far)
+{
+#ifdef __AVX512F__
+    if (far) _mm512_stream_ps(at, (__m512)value);
+    else store(at, value);
+#else
+    store(at, value);
+#endif
+}
 static inline vec splat(float value) { return value - (vec){0}; }
 /* value where key is positive, else 0 */
 static inline vec where_positive(vec key, vec value) { return (vec)((key > 0) & (bits)value); }

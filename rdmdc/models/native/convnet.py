@@ -22,6 +22,7 @@ from rdmdc.models.network import KernelError, Kernels
 
 GROUP = 8  # images at once, as in convnet.c
 DEPTH = 8  # the most blocks, as in convnet.c
+NEAR = 2**24  # bytes of a pass that a cache may hold until they are read again
 SLICE = 64  # images whose weights' gradients are summed in one go: fixes the order of the sum
 
 
@@ -111,7 +112,10 @@ class Net(ctypes.Structure):
 class Kept(ctypes.Structure):
     """Pointers to what forward keeps for backward."""
 
-    _fields_ = [(name, _Blocks) for name in ("pooled", "normalised", "scale")]
+    _fields_ = [
+        *((name, _Blocks) for name in ("pooled", "normalised", "scale")),
+        ("far", ctypes.c_int),
+    ]
 
 
 class Sums(ctypes.Structure):
@@ -368,4 +372,5 @@ class _Room:
         return kept
 
     def pointers(self) -> Kept:
-        return Kept(*(_at(self.kept[name]) for name in ("pooled", "normalised", "scale")))
+        far = sum(4 * tensor.numel() for tensor in self.kept["normalised"].values()) > NEAR
+        return Kept(*(_at(self.kept[name]) for name in ("pooled", "normalised", "scale")), far)
