@@ -10,6 +10,7 @@ import ctypes
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import partial
 from typing import Any, ClassVar, Protocol
 
@@ -17,11 +18,20 @@ import torch
 from torch import Tensor
 
 from rdmdc.models.native.library import LANES, check, library
-from rdmdc.models.network import KernelError, Kernels, NetworkError
+from rdmdc.models.network import KernelError, Kernels
 
 GROUP = 8  # images at once, as in convnet.c
 DEPTH = 8  # the most blocks, as in convnet.c
+NEAR = 2**24  # bytes of a pass that a cache may hold until they are read again
 SLICE = 64  # images whose weights' gradients are summed in one go: fixes the order of the sum
+
+
+class Products(IntEnum):
+    """Factors of a convolution's products with frozen weights, as in convnet.h."""
+
+    SINGLE = 0  # float32, transformed by Winograd's F(4, 3)
+    PAIRS = 1  # the same rounded to bf16: AVX-512 BF16
+    AMX = 2  # bf16 as they are, a direct convolution
 
 
 class Sizes(Protocol):
@@ -55,19 +65,18 @@ class Sizes(Protocol):
 def kernels(network: Sizes, precision: str) -> Kernels:
     """The network's embedding by the kernels, in precision "float32" or "bfloat16".
 
-    Raises KernelError where they cannot be compiled or have no such network, and NetworkError where
-    this processor has no products of bf16.
+    Raises KernelError where they cannot be compiled or have no such network. In bfloat16 products
+    are what `products` says: single precision where bf16 would not be faster.
     """
     if network.width % LANES:
         raise KernelError(f"network.width {network.width} is no multiple of {LANES}")
-    halved = precision == "bfloat16"
-    if halved and not library().has_half():
-        raise NetworkError(
-            "precision is bfloat16, but this processor has no products of it (AVX-512 BF16);"
-            " set precision: float32"
-        )
-    library()
-    return partial(embed, network, halved)
+    return partial(embed, network, products(precision))
+
+
+def products(precision: str) -> Products:
+    """What a precision's products are of on this processor; raises KernelError as `library`."""
+    own = Products(library().half_products())
+    return own if precision == "bfloat16" else Products.SINGLE
 
 
 def _into_domain() -> Tensor:
@@ -103,7 +112,10 @@ class Net(ctypes.Structure):
 class Kept(ctypes.Structure):
     """Pointers to what forward keeps for backward."""
 
-    _fields_ = [(name, _Blocks) for name in ("pooled", "normalised", "scale")]
+    _fields_ = [
+        *((name, _Blocks) for name in ("pooled", "normalised", "scale")),
+        ("far", ctypes.c_int),
+    ]
 
 
 class Sums(ctypes.Structure):
@@ -132,30 +144,48 @@ class _Weights:
 
 
 def _prepare(
-    network: Sizes, weights: Mapping[str, Tensor], *, back: bool, halved: bool
+    network: Sizes, weights: Mapping[str, Tensor], *, back: bool, of: Products
 ) -> _Weights:
     blocks = range(network.depth)
     gain = {b: weights[f"norm{b}.weight"].contiguous() for b in blocks}
     shift = {b: weights[f"norm{b}.bias"].contiguous() for b in blocks}
-    kernels = {b: _transformed(weights[f"conv{b}.weight"], halved) for b in blocks}
+    arranged = _tiled if of == Products.AMX else partial(_transformed, halved=of == Products.PAIRS)
+    kernels = {b: arranged(weights[f"conv{b}.weight"]) for b in blocks}
     first_back, kernels_back = torch.empty(0), {}
+    if of == Products.AMX:
+        kernels[0] = _tiled(_columns(weights["conv0.weight"])[:, :, None, None])
+    elif back:
+        first_back = _columns(weights["conv0.weight"])
     if back:
-        first = weights["conv0.weight"].permute(0, 2, 3, 1).flatten(1)
-        first_back = torch.nn.functional.pad(first, (0, -first.shape[1] % (2 * LANES)))
-        for b in blocks[1:]:
+        for b in blocks[0 if of == Products.AMX else 1 :]:
             turned = weights[f"conv{b}.weight"].transpose(0, 1).flip(2, 3)
-            kernels_back[b] = _transformed(turned, halved)
+            kernels_back[b] = arranged(turned)
     net = Net(
         network.depth,
         network.padded,
         (network.padded - network.side) // 2,
         network.channels,
         network.width,
-        halved,
+        of,
         first_back.data_ptr(),
         *(_at(of_blocks) for of_blocks in (kernels, kernels_back, gain, shift)),
     )
     return _Weights(net, (first_back, kernels, kernels_back, gain, shift))
+
+
+def _columns(kernel: Tensor) -> Tensor:
+    """A kernel (O, C, 3, 3) as (O, 9 C), padded to a multiple of 32 columns."""
+    flat = kernel.permute(0, 2, 3, 1).flatten(1)
+    return torch.nn.functional.pad(flat, (0, -flat.shape[1] % (2 * LANES)))
+
+
+def _tiled(kernel: Tensor) -> Tensor:
+    """A kernel (O, C, h, w) in tiles of amx.c: (O / 16, h w, C / 32, 16, 16, 2) in bf16."""
+    outputs, inputs = kernel.shape[:2]
+    padding = (0, 0, 0, 0, 0, -inputs % 32, 0, -outputs % 16)
+    even = torch.nn.functional.pad(kernel, padding).to(torch.bfloat16).flatten(2)
+    parts = even.unflatten(0, (-1, 16)).unflatten(2, (-1, 16, 2))  # O / 16, 16, C / 32, 16, 2, hw
+    return parts.permute(0, 5, 2, 3, 1, 4).contiguous()
 
 
 def _transformed(kernel: Tensor, halved: bool) -> Tensor:
@@ -176,7 +206,9 @@ def _transformed(kernel: Tensor, halved: bool) -> Tensor:
 # --- autograd --------------------------------------------------------------------------------
 
 
-def embed(network: Sizes, halved: bool, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
+def embed(
+    network: Sizes, of: Products, weights: Mapping[str, Tensor], images: Tensor
+) -> Tensor:
     """Embeddings (N, D) of inputs (N, C, H, W), differentiable by inputs and weights.
 
     Gradients by weights are differentiable once more, by inputs and by what the embeddings feed:
@@ -184,7 +216,7 @@ def embed(network: Sizes, halved: bool, weights: Mapping[str, Tensor], images: T
     """
     names = [n for b in range(network.depth) for n in (f"conv{b}.weight", f"norm{b}.weight")]
     names += [f"norm{b}.bias" for b in range(network.depth)]
-    result: Tensor = _Embed.apply(images, network, halved, names, *(weights[n] for n in names))
+    result: Tensor = _Embed.apply(images, network, of, names, *(weights[n] for n in names))
     return result
 
 
@@ -205,14 +237,15 @@ class _Embed(torch.autograd.Function):
         ctx: Any,
         images: Tensor,
         network: Sizes,
-        halved: bool,
+        of: Products,
         names: list[str],
         *weights: Tensor,
     ) -> Tensor:
         images = images.contiguous()
         back, trains = any(ctx.needs_input_grad), any(ctx.needs_input_grad[1:])
         named = dict(zip(names, weights, strict=True))
-        ready = _prepare(network, named, back=back, halved=halved and not trains)
+        of = Products.SINGLE if trains else of
+        ready = _prepare(network, named, back=back, of=of)
         kept = _Room(network, len(images)) if back else None
         embeddings = torch.empty(len(images), network.features)
         status = library().forward(
@@ -298,7 +331,7 @@ class _Gradients(torch.autograd.Function):
             name: torch.zeros_like(weight) if value is None else value
             for (name, weight), value in zip(done.weights.items(), by_by_weights, strict=True)
         }
-        direction = _prepare(done.network, along, back=True, halved=False)
+        direction = _prepare(done.network, along, back=True, of=Products.SINGLE)
         embeddings, by_images = torch.empty_like(by_embeddings), torch.empty_like(images)
         assert done.kept is not None
         status = library().tangents(
@@ -339,4 +372,5 @@ class _Room:
         return kept
 
     def pointers(self) -> Kept:
-        return Kept(*(_at(self.kept[name]) for name in ("pooled", "normalised", "scale")))
+        far = sum(4 * tensor.numel() for tensor in self.kept["normalised"].values()) > NEAR
+        return Kept(*(_at(self.kept[name]) for name in ("pooled", "normalised", "scale")), far)
