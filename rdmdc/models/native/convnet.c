@@ -450,8 +450,8 @@ static long tiles_room(const Net *net)
 }
 
 /* one group's embeddings, from image `first` on */
-static int group_forward(const Net *net, const float *images, int first, int group,
-                         float *embeddings, const Kept *kept)
+int group_forward(const Net *net, const float *images, int first, int group, float *embeddings,
+                  const Kept *kept)
 {
     const int side = net->side, width = net->width, lanes = places(net->channels);
     const long padded_size = round_up((long)side * side * lanes + LANES);
@@ -512,9 +512,9 @@ int forward(const Net *net, const float *images, int count, float *embeddings, c
 }
 
 /* one group's gradients from those by its embeddings, the weights' added to `sums` */
-static int group_backward(const Net *net, const float *images, int first, int group,
-                          const float *by_embeddings, const Kept *kept, float *by_images,
-                          const Gradients *sums)
+int group_backward(const Net *net, const float *images, int first, int group,
+                   const float *by_embeddings, const Kept *kept, float *by_images,
+                   const Gradients *sums)
 {
     const int side = net->side, width = net->width, own = side - 2 * net->pad;
     const long padded_size = round_up((long)(side + 2) * (side + 2) * net->channels);

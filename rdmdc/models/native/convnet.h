@@ -1,4 +1,4 @@
-/* What convnet.c and amx.c share: vectors of 16 channels, the network and what its passes keep. */
+/* What convnet.c, amx.c and learning.c share: vectors of 16 channels, the network and what its passes keep. */
 
 #ifndef CONVNET_H
 #define CONVNET_H
@@ -69,6 +69,13 @@ float *scratch(size_t floats);
 
 /* (count, rows, columns) -> (count, columns, rows) */
 void transpose(const float *from, int count, int rows, int columns, float *to);
+
+/* convnet.c: one group's passes, from image `first` on; 1: no memory */
+int group_forward(const Net *net, const float *images, int first, int group, float *embeddings,
+                  const Kept *kept);
+int group_backward(const Net *net, const float *images, int first, int group,
+                   const float *by_embeddings, const Kept *kept, float *by_images,
+                   const Gradients *sums);
 
 /* amx.c: whether there are such products here, and one group's passes by them; 1: no memory */
 int has_amx(void);

@@ -136,16 +136,17 @@ def _at(tensors: Mapping[int, Tensor], part: int = 0) -> Any:
 
 
 @dataclass(frozen=True)
-class _Weights:
+class ReadyWeights:
     """Weights as the kernels want them; holds the memory that ``net`` points to."""
 
     net: Net
     memory: tuple[Any, ...]
 
 
-def _prepare(
+def prepare(
     network: Sizes, weights: Mapping[str, Tensor], *, back: bool, of: Products
-) -> _Weights:
+) -> ReadyWeights:
+    """Weights as the kernels want them, those of the gradient by images too if ``back``."""
     blocks = range(network.depth)
     gain = {b: weights[f"norm{b}.weight"].contiguous() for b in blocks}
     shift = {b: weights[f"norm{b}.bias"].contiguous() for b in blocks}
@@ -170,7 +171,7 @@ def _prepare(
         first_back.data_ptr(),
         *(_at(of_blocks) for of_blocks in (kernels, kernels_back, gain, shift)),
     )
-    return _Weights(net, (first_back, kernels, kernels_back, gain, shift))
+    return ReadyWeights(net, (first_back, kernels, kernels_back, gain, shift))
 
 
 def _columns(kernel: Tensor) -> Tensor:
@@ -203,19 +204,56 @@ def _transformed(kernel: Tensor, halved: bool) -> Tensor:
     return even.transpose(3, 4).to(torch.bfloat16).contiguous()
 
 
+def names_of(network: Sizes) -> list[str]:
+    """The weights that the kernels use, in the order of their gradients."""
+    names = [n for b in range(network.depth) for n in (f"conv{b}.weight", f"norm{b}.weight")]
+    return names + [f"norm{b}.bias" for b in range(network.depth)]
+
+
+class WeightSums:
+    """Sums of the weights' gradients over each slice of images, and the gradients made of them."""
+
+    def __init__(self, network: Sizes, slices: int) -> None:
+        self.network, self.slices, width = network, slices, network.width
+        blocks = range(network.depth)
+        self.first = torch.zeros(slices, 9 * network.channels, width)
+        self.kernels = {b: torch.zeros(slices, 36, width, width) for b in blocks if b}
+        self.gain = {b: torch.zeros(slices, width) for b in blocks}
+        self.shift = {b: torch.zeros(slices, width) for b in blocks}
+
+    def pointers(self) -> Any:
+        """An array of `Sums`, one a slice; one of null where there are no slices."""
+        sums = (Sums * max(self.slices, 1))()
+        for part in range(self.slices):
+            sums[part].first = self.first[part].data_ptr()
+            sums[part].kernels = _at(self.kernels, part)
+            sums[part].gain, sums[part].shift = _at(self.gain, part), _at(self.shift, part)
+        return sums
+
+    def gradients(self) -> dict[str, Tensor]:
+        """The gradients by name, in the order of `names_of`."""
+        width, blocks = self.network.width, range(self.network.depth)
+        shape = (3, 3, self.network.channels, width)
+        made = {"conv0.weight": self.first.sum(0).view(shape).permute(3, 2, 0, 1)}
+        for b, parts in self.kernels.items():
+            flat = _INTO_DOMAIN.T @ parts.sum(0).view(36, width * width)
+            made[f"conv{b}.weight"] = flat.view(3, 3, width, width).permute(3, 2, 0, 1)
+        for b in blocks:
+            made[f"norm{b}.weight"] = self.gain[b].sum(0)
+            made[f"norm{b}.bias"] = self.shift[b].sum(0)
+        return {name: made[name] for name in names_of(self.network)}
+
+
 # --- autograd --------------------------------------------------------------------------------
 
 
-def embed(
-    network: Sizes, of: Products, weights: Mapping[str, Tensor], images: Tensor
-) -> Tensor:
+def embed(network: Sizes, of: Products, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
     """Embeddings (N, D) of inputs (N, C, H, W), differentiable by inputs and weights.
 
     Gradients by weights are differentiable once more, by inputs and by what the embeddings feed:
     what gradient matching asks for. By weights twice they count as constants.
     """
-    names = [n for b in range(network.depth) for n in (f"conv{b}.weight", f"norm{b}.weight")]
-    names += [f"norm{b}.bias" for b in range(network.depth)]
+    names = names_of(network)
     result: Tensor = _Embed.apply(images, network, of, names, *(weights[n] for n in names))
     return result
 
@@ -226,7 +264,7 @@ class _Pass:
 
     network: Sizes
     weights: Mapping[str, Tensor]
-    ready: _Weights
+    ready: ReadyWeights
     kept: _Room | None
     trains: bool
 
@@ -245,7 +283,7 @@ class _Embed(torch.autograd.Function):
         back, trains = any(ctx.needs_input_grad), any(ctx.needs_input_grad[1:])
         named = dict(zip(names, weights, strict=True))
         of = Products.SINGLE if trains else of
-        ready = _prepare(network, named, back=back, of=of)
+        ready = prepare(network, named, back=back, of=of)
         kept = _Room(network, len(images)) if back else None
         embeddings = torch.empty(len(images), network.features)
         status = library().forward(
@@ -278,18 +316,7 @@ class _Gradients(torch.autograd.Function):
         network, trains = done.network, done.trains
         by_images = torch.empty_like(images) if wanted else None
         by_embeddings = by_embeddings.contiguous()
-        slices = -(-len(images) // SLICE) if trains else 0
-        width, blocks = network.width, range(network.depth)
-        first_sums = torch.zeros(slices, 9 * network.channels, width)
-        kernel_sums = {b: torch.zeros(slices, 36, width, width) for b in blocks if b}
-        gain_sums = {b: torch.zeros(slices, width) for b in blocks}
-        shift_sums = {b: torch.zeros(slices, width) for b in blocks}
-
-        sums = (Sums * max(slices, 1))()
-        for part in range(slices):
-            sums[part].first = first_sums[part].data_ptr()
-            sums[part].kernels = _at(kernel_sums, part)
-            sums[part].gain, sums[part].shift = _at(gain_sums, part), _at(shift_sums, part)
+        summed = WeightSums(network, -(-len(images) // SLICE) if trains else 0)
         assert done.kept is not None  # forward keeps where anything needs a gradient
         status = library().backward(
             ctypes.byref(done.ready.net),
@@ -298,7 +325,7 @@ class _Gradients(torch.autograd.Function):
             by_embeddings.data_ptr(),
             ctypes.byref(done.kept.pointers()),
             None if by_images is None else by_images.data_ptr(),
-            sums,
+            summed.pointers(),
             SLICE if trains else GROUP,
             torch.get_num_threads(),
         )
@@ -308,13 +335,7 @@ class _Gradients(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         if not trains:
             return (by_images,)
-        shape = (3, 3, network.channels, width)
-        kernels = {0: first_sums.sum(0).view(shape).permute(3, 2, 0, 1)}
-        for b, parts in kernel_sums.items():
-            flat = _INTO_DOMAIN.T @ parts.sum(0).view(36, width * width)
-            kernels[b] = flat.view(3, 3, width, width).permute(3, 2, 0, 1)
-        pairs = [g for b in blocks for g in (kernels[b], gain_sums[b].sum(0))]
-        return (by_images, *pairs, *(shift_sums[b].sum(0) for b in blocks))
+        return (by_images, *summed.gradients().values())
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -331,7 +352,7 @@ class _Gradients(torch.autograd.Function):
             name: torch.zeros_like(weight) if value is None else value
             for (name, weight), value in zip(done.weights.items(), by_by_weights, strict=True)
         }
-        direction = _prepare(done.network, along, back=True, of=Products.SINGLE)
+        direction = prepare(done.network, along, back=True, of=Products.SINGLE)
         embeddings, by_images = torch.empty_like(by_embeddings), torch.empty_like(images)
         assert done.kept is not None
         status = library().tangents(

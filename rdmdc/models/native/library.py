@@ -15,7 +15,8 @@ from pathlib import Path
 from rdmdc.models.network import KernelError
 from rdmdc.models.processor import processor
 
-SOURCES = [Path(__file__).with_name(name) for name in ("convnet.c", "amx.c", "convnet.h")]
+FILES = ("convnet.c", "amx.c", "learning.c", "convnet.h")
+SOURCES = [Path(__file__).with_name(name) for name in FILES]
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-fopenmp")  # the OpenMP that torch loaded
 LANES = 16  # channels in a vector, as in convnet.c
 
@@ -43,6 +44,7 @@ def library() -> ctypes.CDLL:
     loaded.forward.argtypes = [at, at, number, at, at, number]
     loaded.backward.argtypes = [at, at, number, at, at, at, at, number, number]
     loaded.tangents.argtypes = [at, at, at, number, at, at, at, at, number]
+    loaded.learn.argtypes = [at, at, at, at, number, at, number, number]
     loaded.sort_samples.argtypes = [at, number, number, ctypes.c_long, at, number]
     return loaded
 
@@ -58,7 +60,7 @@ def _keep_pages() -> None:
 def _compile(compiler: str, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder, path.name)
-        command = [compiler, *FLAGS, "-o", str(made), *map(str, SOURCES[:2]), "-lm"]
+        command = [compiler, *FLAGS, "-o", str(made), *map(str, SOURCES[:-1]), "-lm"]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         if run.returncode:
             lines = run.stderr.strip().splitlines()
