@@ -6,10 +6,12 @@ Snakemake calls ``rdmdc stage NAME`` with ``--options``, a line of JSON.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -107,7 +109,8 @@ def _add_stages(commands: Any, words: Sequence[str]) -> None:
 
 
 def _add_arguments(command: argparse.ArgumentParser, stage: str) -> None:
-    module = import_module(f"rdmdc.workflow.stages.{stage.replace('-', '_')}")
+    with _uncollected():
+        module = import_module(f"rdmdc.workflow.stages.{stage.replace('-', '_')}")
     command.add_argument("--options", type=json.loads, required=True, help="JSON")
     command.add_argument("--code", default="", help="digest of the code, for the provenance")
     if stage in LONG:
@@ -115,6 +118,20 @@ def _add_arguments(command: argparse.ArgumentParser, stage: str) -> None:
     for path, number in module.PATHS.items():
         command.add_argument(f"--{path}", type=Path, metavar="PATH", **NUMBERS[number])
     command.set_defaults(run=module.run)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Within this context no garbage is collected: of what torch defines while it is imported none
+    is, and looking through it again and again takes two fifths of the time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()  # nor need it be looked through later
+        if collecting:
+            gc.enable()
 
 
 def _verify(args: argparse.Namespace) -> int:

@@ -68,16 +68,45 @@ def top_contrast(
     factor = torch.linalg.cholesky(gram)
     block = min(max(FEWEST, ceil(4 * wanted / 3)), *centred.shape)
     v = torch.randn(features, block, generator=generator).to(centred)
-    for _ in range(iterations):
-        v = centred.T @ (centred @ v)
-        v = v - scaled.T @ torch.cholesky_solve(scaled @ v, factor)  # ridge (S_o + λI)⁻¹ v
-        v = torch.linalg.qr(v)[0]
+    if len(centred) < rows:  # iterate on X v, which is shorter than v and than O v
+        v = _step(centred, scaled, factor, _iterated(centred, scaled, factor, v, iterations - 1))
+    else:
+        for _ in range(iterations):
+            v = _step(centred, scaled, factor, centred @ v)
     # Rayleigh-Ritz: solve the same problem among the combinations of the block's directions
     own, theirs = centred @ v, scaled @ v
     root = torch.linalg.cholesky(theirs.T @ theirs + ridge * (v.T @ v))
     ratios, turns = torch.linalg.eigh(_congruent(root, own.T @ own / len(own)))
     combined = v @ torch.linalg.solve_triangular(root.T, turns.flip(1), upper=True)
     return Contrast(combined / mean_variance**0.5, ratios.flip(0).clamp(min=0) / mean_variance)
+
+
+def _step(
+    centred: torch.Tensor, scaled: torch.Tensor, factor: torch.Tensor, along: torch.Tensor
+) -> torch.Tensor:
+    """The next block v (D, K), orthonormal, of the one before, v', by along = X v' (N, K)."""
+    v = centred.T @ along
+    v = v - scaled.T @ torch.cholesky_solve(scaled @ v, factor)  # ridge (S_o + λI)⁻¹ Xᵀ X v'
+    return torch.linalg.qr(v)[0]
+
+
+def _iterated(
+    centred: torch.Tensor,
+    scaled: torch.Tensor,
+    factor: torch.Tensor,
+    v: torch.Tensor,
+    iterations: int,
+) -> torch.Tensor:
+    """X v (N, K) after so many steps from a block v (D, K), up to a basis of the same space.
+
+    A step is X v ← X ridge (S_o + λI)⁻¹ Xᵀ X v, a product with an N × N matrix.
+    """
+    across = torch.linalg.solve_triangular(factor, scaled @ centred.T, upper=False)
+    matrix = centred @ centred.T - across.T @ across
+    along = centred @ v
+    for _ in range(iterations):
+        along = torch.linalg.qr(matrix @ along)[0]
+    return along
 
 
 def _congruent(root: torch.Tensor, symmetric: torch.Tensor) -> torch.Tensor:

@@ -93,15 +93,19 @@ def condenser(
     options: type,
     *,
     matches: str | None,
+    class_by_class: bool = False,
     passes: Callable[[Any, int, int], float] = lambda options, classes, methods: 0,
 ) -> Decorator:
     """Declare a condenser ``(task, options, progress, checkpoints) -> {method: (set, trace)}``.
 
     matches: "embeddings" or "gradients", the vectors whose class means an estimator replaces; None
-    where no estimator applies. passes: forward passes of one image in all, from the options, the
-    number of classes and of methods in the panel.
+    where no estimator applies. class_by_class: a class's result depends on its own images alone,
+    but for what an estimator sees of the others; it then takes over from ``task.clean`` the classes
+    that an attack leaves as they are. passes: forward passes of one image in all, from the options,
+    the number of classes and of methods in the panel.
     """
-    return _declare("condenser", options, matches=matches, passes=passes)
+    facts = {"matches": matches, "class_by_class": class_by_class, "passes": passes}
+    return _declare("condenser", options, **facts)
 
 
 def estimator(options: type | None = None, *, across_classes: bool = False) -> Decorator:

@@ -75,6 +75,14 @@ class TrainingData:
             pixels[poisoned] = self.poisons.pixels[which[poisoned]]
         return pixels
 
+    def same_classes(self, clean: TrainingData) -> frozenset[int]:
+        """Classes without poisons of which the same images are kept as of the ``clean`` split."""
+        return frozenset(
+            c
+            for c, own in enumerate(self._indices)
+            if torch.equal(own, clean.indices(c)) and not bool(self.poisoned(own).any())
+        )
+
     def draw(
         self, label: int, count: int, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,7 +11,7 @@ import torch
 from rdmdc import plugins
 from rdmdc.condensers import dm as module
 from rdmdc.condensers.dm import Options, dm
-from rdmdc.condensers.task import Calibration, Task
+from rdmdc.condensers.task import Calibration, CleanCase, Task
 from rdmdc.estimators.estimate import Estimate
 from rdmdc.models import running
 from rdmdc.models.augment import Draw, augment, draw
@@ -535,3 +535,48 @@ def test_more_real_starts_than_a_class_has(run):
 def test_a_learning_rate_that_diverges(run):
     with pytest.raises(RecordError, match="NaN or infinity: lower the condenser's learning_rate"):
         run(learning_rate=1e40)
+
+
+# --- beside a clean case ---------------------------------------------------------------------
+
+
+def with_and_without(train, network, quiet, checkpoints):
+    """One attacked case, condensed in full and beside its clean case; class 1 holds poisons."""
+    data, clean = TrainingData(train, poison(range(12, 16), [1] * 4)), TrainingData(train)
+    whole = Task(clean, network, STRATEGY, PANEL, 5, 0, "cpu")
+    case = CleanCase(data.same_classes(clean), dm(whole, OPTIONS, quiet, checkpoints))
+    plain = replace(whole, data=data)
+    tasks = (plain, replace(plain, clean=case))
+    return [dm(task, OPTIONS, quiet, checkpoints) for task in tasks]
+
+
+def assert_equal(plain, beside):
+    for name, (synthetic, trace) in plain.items():
+        found, rows = beside[name]
+        assert torch.equal(synthetic.inputs, found.inputs), name
+        assert torch.equal(synthetic.labels, found.labels)
+        pd.testing.assert_frame_equal(trace, rows)
+
+
+def test_beside_a_clean_case_the_bits_are_the_same(train, network, quiet, never):
+    assert_equal(*with_and_without(train, network, quiet, never))
+
+
+def test_beside_a_clean_case_the_bits_are_the_same_compiled(train, quiet, never, compiled):
+    assert_equal(*with_and_without(train, ConvNet(3, 8, 3, 16, 2), quiet, never))
+
+
+def test_only_what_an_attack_changes_is_condensed_beside_a_clean_case(train, network):
+    poisons = poison(range(12, 16), [1] * 4)
+    data, clean = TrainingData(train, poisons), TrainingData(train)
+    assert data.same_classes(clean) == {0, 2}
+    kept = torch.ones(len(train.labels), dtype=torch.bool)
+    kept[3] = False
+    screened = TrainingData(
+        train, poisons, Screening(torch.zeros(len(kept), dtype=torch.float64), kept)
+    )
+    assert screened.same_classes(clean) == {2}
+    methods = {name: calibration(name) for name in ("mean", "contrastive_mean")}
+    task = Task(data, network, STRATEGY, methods, 5, 0, "cpu", CleanCase(frozenset({0, 2}), {}))
+    assert task.classes_of("mean") == [1]
+    assert task.classes_of("contrastive_mean") == [0, 1, 2]

@@ -179,6 +179,7 @@ SHOWS = {  # file, edit, jobs that reach it
     ),
     "models/native/convnet.py": (altering("kernels"), [*CONVNET]),
     "models/native/library.py": (altering("library"), [*CONVNET, *SORTING]),
+    "models/native/learning.py": (altering("learn"), [*CONVNET]),
     "models/native/sorting.py": (altering("sort_samples"), [*SORTING]),
     "models/native/convnet.c": (
         lambda text: text.replace("0.25f", "0.5f", 1),

@@ -16,7 +16,7 @@ from rdmdc.condensers.starts import START
 from rdmdc.condensers.task import Calibration, Task, sample_others
 from rdmdc.models import running
 from rdmdc.models.augment import Draw, augment, draw
-from rdmdc.models.network import Network, Weights
+from rdmdc.models.network import Weights
 from rdmdc.options import option
 from rdmdc.progress import OnStep
 from rdmdc.randomness import generator
@@ -56,7 +56,7 @@ def passes(options: Options, classes: int, methods: int) -> float:
     return options.iterations * classes * (options.batch + 2 * methods * options.ipc)
 
 
-@plugins.condenser(Options, matches="embeddings", passes=passes)
+@plugins.condenser(Options, matches="embeddings", class_by_class=True, passes=passes)
 def dm(
     task: Task, options: Options, progress: OnStep, checkpoints: Checkpoints
 ) -> dict[str, tuple[SyntheticSet, pd.DataFrame]]:
@@ -64,17 +64,18 @@ def dm(
 
     Alg. 3 for each method of the panel: its condensed set and its trace. The panel runs in
     lockstep: one random network, minibatch and augmentation an iteration for all, the real
-    embeddings computed once. Deviation from the public DM implementation: the set returned is the
-    one after the last update, and that one is evaluated. Raises RecordError where a class has fewer
-    images than ``batch``.
+    embeddings computed once. Classes do not meet in the loss, so those that are the same as in
+    ``task.clean`` are taken from there. Deviation from the public DM implementation: the set
+    returned is the one after the last update, and that one is evaluated. Raises RecordError where a
+    class has fewer images than ``batch``.
     """
     data, network, device = task.data, task.network, task.device
     data.require(options.batch, "the condenser's batch")
-    classes = len(data.class_names)
+    own_classes = {name: task.classes_of(name) for name in task.methods}
     purpose: tuple[int | str, ...] = (task.seed, "condense", task.run)
     start = START[options.initialisation](data, options.ipc, (*purpose, "start")).to(device)
-    sets = {name: start.clone() for name in task.methods}
-    momenta = {name: torch.zeros_like(start) for name in task.methods}
+    sets = {name: start[_rows(own, options.ipc)] for name, own in own_classes.items()}
+    momenta = {name: torch.zeros_like(value) for name, value in sets.items()}
     traces: dict[str, list[dict[str, Any]]] = {name: [] for name in task.methods}
     loss = float("nan")  # of the panel's last method when it was last logged
     done = 0
@@ -85,41 +86,70 @@ def dm(
     for number in range(done, options.iterations):
         own = (*purpose, number)
         weights = running.to(network.draw(generator(*own, "network")), device)
-        draws = draw(task.augmentation, classes, generator(*own, "augmentation"), shared=False)
+        draws = draw(
+            task.augmentation,
+            len(data.class_names),
+            generator(*own, "augmentation"),
+            shared=False,
+        )
         iteration = Iteration(weights, draws, own)
         log = number % options.log_every == 0 or number == options.iterations - 1
 
-        means, rows = _calibrated_means(task, options, iteration, log)
-        for name in task.methods:
-            gradient, terms = _gradient(network, iteration, sets[name], means[name], options.ipc)
+        means, rows = _calibrated_means(task, options, iteration, own_classes, log)
+        found = _gradients(task, options, iteration, sets, means)
+        for name, (gradient, terms) in found.items():
             momenta[name] = options.momentum * momenta[name] + gradient
             sets[name] = sets[name] - options.learning_rate * momenta[name]
             if log:
                 traces[name] += [
                     {"iteration": number, "class": c, "loss": term, **row}
-                    for c, (term, row) in enumerate(zip(terms.tolist(), rows[name], strict=True))
+                    for c, term, row in zip(
+                        own_classes[name], terms.tolist(), rows[name], strict=True
+                    )
                 ]
                 loss = float(terms.sum())
         progress(number + 1, options.iterations, loss)
         facts = {"iterations": number + 1, "loss": loss, "traces": traces}
         checkpoints.offer(State({"sets": sets, "momenta": momenta}, facts))
 
-    labels = torch.arange(classes).repeat_interleave(options.ipc)
     return {
-        name: (
-            SyntheticSet(sets[name].cpu(), labels, data.class_names, data.normalisation),
-            pd.DataFrame(traces[name]),
-        )
+        name: _with_clean(task, options.ipc, name, sets[name].cpu(), pd.DataFrame(traces[name]))
         for name in task.methods
     }
 
 
+def _with_clean(
+    task: Task, ipc: int, method: str, condensed: torch.Tensor, trace: pd.DataFrame
+) -> tuple[SyntheticSet, pd.DataFrame]:
+    """A method's set and trace: of its own classes as they were condensed here, the others'
+    as in the clean case."""
+    data, own = task.data, task.classes_of(method)
+    labels = torch.arange(len(data.class_names)).repeat_interleave(ipc)
+    if task.clean is not None and len(own) < len(data.class_names):
+        clean, rows = task.clean.condensed[method]
+        inputs = clean.inputs.clone()
+        inputs[_rows(own, ipc)] = condensed
+        condensed = inputs
+        trace = pd.concat([trace, rows[~rows["class"].isin(own)]], ignore_index=True)
+        trace = trace.sort_values(["iteration", "class"], ignore_index=True)
+    return SyntheticSet(condensed, labels, data.class_names, data.normalisation), trace
+
+
+def _rows(classes: Sequence[int], ipc: int) -> torch.Tensor:
+    """Indices (k·M,) of some classes' images in a set of M a class."""
+    return (torch.tensor(classes, dtype=torch.int64)[:, None] * ipc + torch.arange(ipc)).flatten()
+
+
 def _calibrated_means(
-    task: Task, options: Options, iteration: Iteration, log: bool
-) -> tuple[dict[str, torch.Tensor], dict[str, list[dict[str, Any]]]]:
-    """Each method's estimates (C, D) of the real means from one minibatch, and if ``log`` the rows
-    of its trace, one a class."""
-    means: dict[str, list[torch.Tensor]] = {name: [] for name in task.methods}
+    task: Task,
+    options: Options,
+    iteration: Iteration,
+    own_classes: Mapping[str, Sequence[int]],
+    log: bool,
+) -> tuple[dict[str, dict[int, torch.Tensor]], dict[str, list[dict[str, Any]]]]:
+    """Each method's estimates of the real means (D,) of its own classes, from one minibatch, and if
+    ``log`` the rows of its trace, one a class."""
+    means: dict[str, dict[int, torch.Tensor]] = {name: {} for name in task.methods}
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in task.methods}
     calibrations = {n: c for n, c in task.methods.items() if isinstance(c, Calibration)}
     lone = {n: c for n, c in calibrations.items() if not c.estimator.facts["across_classes"]}
@@ -132,8 +162,10 @@ def _calibrated_means(
         block: tuple[list[int], torch.Tensor, torch.Tensor],
         everything: torch.Tensor | None,
     ) -> None:
-        classes, embeddings, poisoned = block
         for name, calibration in chosen.items():
+            classes, embeddings, poisoned = _only(own_classes[name], *block)
+            if not classes:
+                continue
             others = None
             if everything is not None:
                 sampled = generator(*iteration.purpose, "others")
@@ -148,13 +180,17 @@ def _calibrated_means(
                 return calibration(vectors, classes, iteration.purpose, others)
 
             found = again(classes, embeddings)
-            means[name].append(found.value)
+            means[name].update(zip(classes, found.value, strict=True))
             if log:
                 rows[name] += trace_rows(embeddings, poisoned, found, classes, again)
 
     with torch.no_grad():
+        needed = {c for name in task.methods for c in own_classes[name]}
         for part in torch.arange(len(task.data.class_names)).split(per_block):
-            block = (part.tolist(), *_real_embeddings(task, options, iteration, part.tolist()))
+            classes = [c for c in part.tolist() if c in needed]
+            if not classes:
+                continue
+            block = (classes, *_real_embeddings(task, options, iteration, classes))
             estimate(lone, block, None)
             if across:
                 held.append(block)
@@ -162,7 +198,17 @@ def _calibrated_means(
             everything = torch.cat([embeddings for _, embeddings, _ in held])
             for block in held:
                 estimate(across, block, everything)
-    return {name: torch.cat(parts) for name, parts in means.items()}, rows
+    return means, rows
+
+
+def _only(
+    own: Sequence[int], classes: list[int], embeddings: torch.Tensor, poisoned: torch.Tensor
+) -> tuple[list[int], torch.Tensor, torch.Tensor]:
+    """A block of embeddings (B, N, D) without the classes that are not a method's own."""
+    at = [i for i, c in enumerate(classes) if c in own]
+    if len(at) == len(classes):
+        return classes, embeddings, poisoned
+    return [classes[i] for i in at], embeddings[at], poisoned[at]
 
 
 def _real_embeddings(
@@ -183,27 +229,51 @@ def _select(draws: Draw, classes: Sequence[int]) -> Draw:
     return Draw(tuple(draws.operations[c] for c in classes), draws.uniforms[list(classes)])
 
 
-def _gradient(
-    network: Network, iteration: Iteration, synthetic: torch.Tensor, means: torch.Tensor, ipc: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """∇ of Σ_c ‖mean_j Φ(A(s_j^c)) − μ̂_c‖² for synthetic (C·M, C, H, W), and its terms (C,).
+def _gradients(
+    task: Task,
+    options: Options,
+    iteration: Iteration,
+    sets: Mapping[str, torch.Tensor],
+    means: Mapping[str, Mapping[int, torch.Tensor]],
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """For each method with its set (k·M, C, H, W) and the means of its k classes: ∇ of
+    Σ_c ‖mean_j Φ(A(s_j^c)) − μ̂_c‖², and the terms (k,) of that sum.
 
-    Classes do not meet in the loss, so each chunk of whole classes is differentiated by itself.
+    Classes and methods do not meet in the loss, so each chunk of whole classes is differentiated by
+    itself. Methods' sets of one class share its draw and lie together.
     """
-    gradients, losses = [], []
-    per_chunk = running.even_chunk(len(means), ipc, synthetic.device.type)
-    for part in torch.arange(len(means)).split(per_chunk):
-        classes = part.tolist()
-        chunk = synthetic[classes[0] * ipc : (classes[-1] + 1) * ipc].detach().requires_grad_()
-        inputs = augment(
-            chunk.view(len(classes), ipc, *chunk.shape[1:]), _select(iteration.draws, classes)
-        )
+    ipc, parts = options.ipc, {name: value.split(options.ipc) for name, value in sets.items()}
+    groups = [(name, c, parts[name][i]) for name in sets for i, c in enumerate(means[name])]
+    groups.sort(key=lambda group: group[1])
+    per_chunk = running.even_chunk(len(task.data.class_names), ipc, task.device)
+    gradients: dict[str, list[torch.Tensor]] = {name: [] for name in sets}
+    losses: dict[str, list[torch.Tensor]] = {name: [] for name in sets}
+    for first in range(0, len(groups), per_chunk):
+        names, classes, images = zip(*groups[first : first + per_chunk], strict=True)
+        chunk = torch.stack(images).detach().requires_grad_()
+        inputs = _augment(chunk, classes, iteration.draws)
         embeddings = running.embed(
-            network, iteration.weights, inputs.flatten(0, 1), per_chunk * ipc
+            task.network, iteration.weights, inputs.flatten(0, 1), per_chunk * ipc
         )
-        distance = embeddings.view(len(classes), ipc, -1).mean(1) - means[classes]
-        terms = distance.square().sum(1)
+        wanted = torch.stack([means[name][c] for name, c in zip(names, classes, strict=True)])
+        terms = (embeddings.view(len(names), ipc, -1).mean(1) - wanted).square().sum(1)
         (gradient,) = torch.autograd.grad(terms.sum(), chunk)
-        gradients.append(gradient)
-        losses.append(terms.detach())
-    return torch.cat(gradients), torch.cat(losses)
+        for name, own, term in zip(names, gradient, terms.detach(), strict=True):
+            gradients[name].append(own)
+            losses[name].append(term)
+    return {
+        name: (torch.cat(gradients[name]), torch.stack(losses[name]))
+        for name in sets
+        if means[name]
+    }
+
+
+def _augment(groups: torch.Tensor, classes: Sequence[int], draws: Draw) -> torch.Tensor:
+    """Groups (G, M, C, H, W) under their classes' draws; those of one class lie side by side."""
+    runs = list(dict.fromkeys(classes))
+    lengths = [classes.count(c) for c in runs]
+    by_class = [
+        augment(part.flatten(0, 1)[None], _select(draws, [c])).view_as(part)
+        for c, part in zip(runs, groups.split(lengths), strict=True)
+    ]
+    return torch.cat(by_class)

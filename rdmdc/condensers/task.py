@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import torch
 
 from rdmdc.estimators.estimate import Estimate, Others
 from rdmdc.models.network import Network
 from rdmdc.plugins import Plugin
 from rdmdc.randomness import generator
+from rdmdc.records import SyntheticSet
 from rdmdc.training_data import TrainingData
 
 Purpose = tuple[int | str, ...]
@@ -39,12 +41,22 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class CleanCase:
+    """What the same task came to without an attack: each method's set and trace, and the classes
+    whose images the attack leaves as they are."""
+
+    same: frozenset[int]
+    condensed: Mapping[str, tuple[SyntheticSet, pd.DataFrame]]
+
+
+@dataclass(frozen=True)
 class Task:
     """What to condense, for a panel of methods that differ in their estimator alone.
 
     ``methods`` maps a method's name to its calibration, None where the condenser matches no means.
     Nothing computed for one method mixes with another's, so that a method's set is the same bits
-    alone and in any panel. Draws name neither the data's poison nor the method.
+    alone and in any panel. Draws name neither the data's poison nor the method. ``clean`` is given
+    where a class-by-class condenser can take over the classes that an attack leaves as they are.
     """
 
     data: TrainingData
@@ -54,6 +66,19 @@ class Task:
     seed: int
     run: int
     device: str
+    clean: CleanCase | None = None
+
+    def classes_of(self, method: str) -> list[int]:
+        """The classes that a class-by-class condenser has to condense for a method.
+
+        All of them where its estimator compares classes, or where no clean case is known.
+        """
+        everything = range(len(self.data.class_names))
+        chosen = self.methods[method]
+        across = chosen is not None and chosen.estimator.facts["across_classes"]
+        if self.clean is None or across:
+            return list(everything)
+        return [c for c in everything if c not in self.clean.same]
 
 
 def sample_others(vectors: torch.Tensor, count: int, generator: torch.Generator) -> Others:

@@ -19,6 +19,13 @@ Weights = dict[str, "torch.Tensor"]
 Kernels = Callable[[Mapping[str, "torch.Tensor"], "torch.Tensor"], "torch.Tensor"]
 """Embeddings (N, D) of weights and inputs (N, C, H, W), differentiable, by compiled code."""
 
+Learner = Callable[
+    [Mapping[str, "torch.Tensor"], "torch.Tensor", "torch.Tensor"],
+    tuple["torch.Tensor", Weights],
+]
+"""Mean cross-entropy () of weights, inputs (N, C, H, W) and labels (N,), and its gradients by the
+weights that have one, by compiled code."""
+
 
 class NetworkError(InputError):
     """A network that does not fit its images, its weights or this machine."""
@@ -74,6 +81,10 @@ class Network(ABC):
         ``precision`` is float32 or bfloat16. Raises KernelError where the family has one that
         cannot be compiled here, NetworkError where the processor lacks the precision.
         """
+        return None
+
+    def learner(self, device: str) -> Learner | None:
+        """A compiled training step beside the `kernels`, None where the family has none."""
         return None
 
     def check(self, weights: Mapping[str, torch.Tensor]) -> None:

@@ -43,6 +43,24 @@ def logits(
     return classify(weights, embed(network, weights, inputs, chunk))
 
 
+def loss_and_gradients(
+    network: Network,
+    weights: Mapping[str, torch.Tensor],
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+    chunk: int,
+) -> tuple[torch.Tensor, Weights]:
+    """Mean cross-entropy () of inputs with labels (N,), and its gradients by the weights, which
+    require them; those that the loss does not depend on are left out."""
+    learner = network.learner(inputs.device.type) if _kernels(network, inputs) else None
+    if learner is not None:
+        return learner(weights, inputs, labels)
+    loss = torch.nn.functional.cross_entropy(logits(network, weights, inputs, chunk), labels)
+    made = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+    found = zip(weights, made, strict=True)
+    return loss.detach(), {name: value for name, value in found if value is not None}
+
+
 def logits_for_weights(
     network: Network, weights: Mapping[str, torch.Tensor], inputs: torch.Tensor
 ) -> torch.Tensor:

@@ -84,14 +84,14 @@ def fit(
             if step < done:  # before the checkpoint: of this step only the draws are made again
                 continue
             batch = augment(inputs_of(chosen).unsqueeze(1), drawn).squeeze(1)
-            loss = torch.nn.functional.cross_entropy(
-                running.logits(network, weights, batch, chunk), labels[chosen]
+            loss, gradients = running.loss_and_gradients(
+                network, weights, batch, labels[chosen], chunk
             )
-            optimiser.zero_grad()
-            loss.backward()
+            for name, value in gradients.items():
+                weights[name].grad = value
             optimiser.step()
             checkpoints.offer(_state(weights, optimiser, step + 1))
-        progress(epoch + 1, schedule.epochs, float(loss.detach()))
+        progress(epoch + 1, schedule.epochs, float(loss))
     return {name: value.detach() for name, value in weights.items()}
 
 

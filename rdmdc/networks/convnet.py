@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from rdmdc import plugins
-from rdmdc.models.network import Kernels, Network, NetworkError, Weights, uniform
+from rdmdc.models.network import Kernels, Learner, Network, NetworkError, Weights, uniform
 from rdmdc.options import option
 
 
@@ -113,3 +114,11 @@ class ConvNet(Network):
         from rdmdc.models.native import convnet as native  # loads torch, which planning need not
 
         return native.kernels(self, precision)
+
+    def learner(self, device: str) -> Learner | None:
+        """A training step by the kernels in C on a CPU."""
+        if device != "cpu":
+            return None
+        from rdmdc.models.native.learning import learn
+
+        return partial(learn, self)

@@ -8,7 +8,7 @@ import torch
 
 from rdmdc import plugins
 from rdmdc.checkpoints import Checkpoints, State
-from rdmdc.contrast import FEWEST as BLOCK
+from rdmdc.contrast import FEWEST
 from rdmdc.options import option
 from rdmdc.progress import OnStep
 from rdmdc.records import Screening
@@ -22,7 +22,7 @@ class Options(Projecting, Drop):
     """How images are projected, and how strongly the most unusual directions count."""
 
     directions: int = option(
-        "directions of contrast kept of each network", at_least=1, at_most=BLOCK
+        "directions of contrast kept of each network", at_least=1, at_most=FEWEST
     )
     alpha: float = option(
         "weight of the most unusual directions: 0 counts all alike, many only the first",

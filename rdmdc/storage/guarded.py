@@ -8,6 +8,7 @@ child ends when its parent does.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -136,6 +137,7 @@ def _serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent gets it too, and tells
     module, name, arguments, megabytes = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    gc.disable()  # a child is short, and imports are slower with it
     function = getattr(import_module(module), name)
     _limit(megabytes)
     try:

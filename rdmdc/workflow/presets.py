@@ -187,3 +187,25 @@ def panel_of(config: Config, condition: str, method: str) -> str:
 def conditions_of_panel(config: Config, panel: str) -> list[str]:
     """The conditions that run a panel."""
     return [name for name, own in config["conditions"].items() if panel in own["panels"]]
+
+
+def takes_over(config: Config, condition: str, panel: str) -> bool:
+    """Whether an attacked condition takes over from its clean one the classes that it does not
+    touch: both condense them alike, the clean one runs all the panel's methods, and one of these
+    does not compare classes."""
+    clean = config["conditions"][condition]["clean"]
+    methods = config["panels"][panel]
+    attack = attack_of(config, condition)
+    condensers = [condenser_of(config, methods[0], name) for name in (condition, clean)]
+    networks = [network_of(config, name) for name in (condition, clean)]
+    estimators = [estimator_of(config, method) for method in methods]
+    return (
+        attack is not None
+        and not attack.plugin.facts["every_class"]
+        and condensers[0].plugin.facts["class_by_class"]
+        and condensers[0].as_argument() == condensers[1].as_argument()
+        and networks[0].as_argument() == networks[1].as_argument()
+        and any(one is not None and not one.plugin.facts["across_classes"] for one in estimators)
+        and set(methods)
+        <= {m for own in config["conditions"][clean]["panels"] for m in config["panels"][own]}
+    )

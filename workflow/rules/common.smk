@@ -60,6 +60,43 @@ def screening_of(panel):
     return [] if name == "none" else f"results/{{preset}}/{{case}}/screens/{name}.parquet"
 
 
+def clean_case(wildcards, panel):
+    """The clean case of which an attacked one takes over classes that it leaves as they are."""
+    condition = presets.condition_of(wildcards.case)
+    own = config["conditions"][condition]
+    if not is_attacked(condition) or not presets.takes_over(config, condition, panel):
+        return None
+    return own["clean"]
+
+
+def clean_sets(panel):
+    """The clean case's sets and traces of a panel's methods, where they help."""
+
+    def files(wildcards):
+        case = clean_case(wildcards, panel)
+        return [
+            f"results/{PRESET}/{case}/run={wildcards.run}/{method}{part}"
+            for method in config["panels"][panel]
+            for part in (".safetensors", ".trace.parquet")
+            if case is not None
+        ]
+
+    return files
+
+
+def clean_screening(panel):
+    """The clean case's screening that goes with its sets."""
+
+    def files(wildcards):
+        name = config["methods"][config["panels"][panel][0]]["screen"]
+        case = clean_case(wildcards, panel)
+        if case is None or name == "none":
+            return []
+        return f"results/{PRESET}/{case}/screens/{name}.parquet"
+
+    return files
+
+
 def victims_of(wildcards):
     """The victims that a condition's attack needs."""
     try:

@@ -188,6 +188,8 @@ for panel, methods in config["panels"].items():
             train="results/{preset}/data/train.safetensors",
             poisons=poisons_of,
             screening=screening_of(panel),
+            clean=clean_sets(panel),
+            clean_screening=clean_screening(panel),
         output:
             expand(
                 "results/{{preset}}/{{case}}/run={{run}}/{method}{part}",
@@ -216,7 +218,8 @@ for panel, methods in config["panels"].items():
             "{PYTHON:q} -m rdmdc stage condense --options {params.options:q} --code {params.code}"
             " --checkpoint-minutes {MINUTES}"
             " --train {input.train:q} --poisons {input.poisons:q}"
-            " --screening {input.screening:q} --folder {params.folder:q} 2> {log:q}"
+            " --screening {input.screening:q} --clean {input.clean:q}"
+            " --clean-screening {input.clean_screening:q} --folder {params.folder:q} 2> {log:q}"
 
     rule:
         name:

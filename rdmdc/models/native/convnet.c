@@ -14,52 +14,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef __AVX512BF16__
-#include <immintrin.h>
-#endif
 
-enum { LANES = 16, GROUP = 8, TILE = 36, DEPTH = 8 };
-typedef float vec __attribute__((vector_size(64), aligned(4)));
-typedef int bits __attribute__((vector_size(64)));
-typedef float four __attribute__((vector_size(16), aligned(4)));
-
-static const float EPSILON = 1e-5f; /* of the norm, as torch's */
-
-typedef struct {
-    int depth, side, pad, channels, width; /* side: of the padded input, without kernels' borders */
-    int half;                              /* whether products are of bf16 */
-    const float *first_back;               /* (O, 32 n): the first kernels, 9 C padded to 32 n */
-    const float *kernels[DEPTH];           /* (36, O / panel, words of C, panel): transformed */
-    const float *kernels_back[DEPTH];      /* the same of kernels turned round; from block 1 on */
-    const float *gain[DEPTH], *shift[DEPTH]; /* (O): the norms' weight and bias */
-} Net;
-
-typedef struct { /* what forward keeps for backward, (image, ...) each; NULL: nothing is kept */
-    float *pooled[DEPTH];     /* (h/2, w/2, O): what the next block reads */
-    float *normalised[DEPTH]; /* (h, w, O): before gain and shift */
-    float *scale[DEPTH];      /* (O): 1 / standard deviation */
-} Kept;
-
-typedef struct { /* sums over the images of a range */
-    float *first;          /* (9 C, O) */
-    float *kernels[DEPTH]; /* (36, C, O), transformed */
-    float *gain[DEPTH], *shift[DEPTH];
-} Gradients;
-
-static vec load(const float *at) { return *(const vec *)at; }
-static void store(float *at, vec value) { *(vec *)at = value; }
-static vec splat(float value) { return value - (vec){0}; }
-/* value where key is positive, else 0 */
-static vec where_positive(vec key, vec value) { return (vec)((key > 0) & (bits)value); }
-static int least(int a, int b) { return a < b ? a : b; }
-static long round_up(long floats) { return (floats + LANES - 1) / LANES * LANES; }
-static long most(long a, long b) { return a > b ? a : b; }
-/* of the first kernels for the gradient */
-static int columns_of(int channels)
-{
-    return (9 * channels + 2 * LANES - 1) / (2 * LANES) * (2 * LANES);
-}
-static int panel_of(int outputs) { return outputs % (2 * LANES) ? LANES : 2 * LANES; }
+#include "convnet.h"
 
 /* --- products ------------------------------------------------------------------------------ */
 
@@ -82,7 +38,6 @@ static void store_words(float *to, vec value, const int half, const int few)
     else store(to, value);
 }
 
-int has_half(void) { return 1; }
 #else
 static vec add_product(vec sum, vec a, vec b, const int half) { return sum + a * b; }
 
@@ -91,9 +46,18 @@ static void store_words(float *to, vec value, const int half, const int few)
     if (few) *(four *)to = *(four *)&value;
     else store(to, value);
 }
-
-int has_half(void) { return 0; }
 #endif
+
+/* What products of bf16 are by here. Those of pairs are twice as fast as single precision's on Zen
+   and slower on Intel's processors. */
+int half_products(void)
+{
+#ifdef __AVX512BF16__
+    if (has_amx()) return AMX;
+    if (__builtin_cpu_is("amd")) return PAIRS;
+#endif
+    return SINGLE;
+}
 
 typedef struct { /* rows of the left factor, in words: where one starts, and its terms in runs */
     const float *at;
@@ -276,32 +240,39 @@ static void image_of_products(const float *products, int side, long row, int fir
     }
 }
 
-/* tiles · kernels (36, width / panel, words, panel) -> the panel of outputs from o on of products
-   (36, count, row), or added to it */
+/* one of the 36 products tiles · kernels (36, width / panel, words, panel) -> the panel of outputs
+   from o on of products (36, count, row), or added to it */
+static void multiply_plane(Tiles tiles, int f, const float *kernels, int width, int o,
+                           float *products, long row, int add)
+{
+    const int panel = panel_of(width), terms = words(tiles.channels, tiles.half);
+    Left left = {tiles.at + f * plane_of(tiles.count, tiles.row), tiles.row, 0, 1, 1, terms};
+    const float *right = kernels + ((long)f * width + o) * terms;
+    float *out = products + f * plane_of(tiles.count, row);
+    product(tiles.count, panel, tiles.half, left, right, panel, out, row, add);
+}
+
+/* all 36 for one panel */
 static void multiply_tiles(Tiles tiles, const float *kernels, int width, int o, float *products,
                            long row, int add)
 {
-    const int panel = panel_of(width), terms = words(tiles.channels, tiles.half);
-    for (int f = 0; f < TILE; f++) {
-        Left left = {tiles.at + f * plane_of(tiles.count, tiles.row), tiles.row, 0, 1, 1, terms};
-        const float *right = kernels + ((long)f * width + o) * terms;
-        float *out = products + f * plane_of(tiles.count, row);
-        product(tiles.count, panel, tiles.half, left, right, panel, out, row, add);
-    }
+    for (int f = 0; f < TILE; f++)
+        multiply_plane(tiles, f, kernels, width, o, products, row, add);
 }
 
-/* the same for all panels */
+/* the same for all panels, while a plane of the tiles is in the cache */
 static void multiply_all(Tiles tiles, const float *kernels, int width, float *products, int add)
 {
-    for (int o = 0; o < width; o += panel_of(width))
-        multiply_tiles(tiles, kernels, width, o, products + o, width, add);
+    for (int f = 0; f < TILE; f++)
+        for (int o = 0; o < width; o += panel_of(width))
+            multiply_plane(tiles, f, kernels, width, o, products + o, width, add);
 }
 
 /* --- norm, ReLU, 2 x 2 average pool, of one channel block ------------------------------------ */
 
 static void norm_relu_pool(const float *z, long pixel, int side, const float *gain,
                            const float *shift, float *pooled, long width, float *normalised,
-                           float *scale)
+                           float *scale, int far)
 {
     const int count = side * side;
     vec sum = {0}, squares = {0}, deviation = {0};
@@ -321,14 +292,15 @@ static void norm_relu_pool(const float *z, long pixel, int side, const float *ga
                 vec value = load(z + at * pixel);
                 vec y_value = value * by + offset;
                 total += where_positive(y_value, y_value);
-                if (normalised) store(normalised + at * width, (value - mean) * deviation);
+                if (normalised) keep(normalised + at * LANES, (value - mean) * deviation, far);
             }
             store(pooled + ((long)y / 2 * (side / 2) + x / 2) * width, total * 0.25f);
         }
     if (scale) store(scale, deviation);
 }
 
-/* gradient by the pooled values (side/2, side/2) -> by the convolution's (side, side), same width */
+/* gradient by the pooled values (side/2, side/2), `width` apart -> by the convolution's (side, side),
+   same width */
 static void pool_relu_norm_back(const float *gradient, const float *normalised, const float *scale,
                                 const float *gain, const float *shift, int side, long width,
                                 float *out, float *gain_sum, float *shift_sum)
@@ -338,19 +310,21 @@ static void pool_relu_norm_back(const float *gradient, const float *normalised, 
     vec sum = {0}, products = {0};
     for (int y = 0; y < side; y++)
         for (int x = 0; x < side; x++) {
-            const long at = ((long)y * side + x) * width;
-            vec n = load(normalised + at), y_value = n * g + s;
+            vec n = load(normalised + ((long)y * side + x) * LANES), y_value = n * g + s;
             vec d = load(gradient + ((long)y / 2 * (side / 2) + x / 2) * width) * 0.25f;
             d = where_positive(y_value, d);
             sum += d;
             products += d * n;
-            store(out + at, d);
         }
     const vec by = g * load(scale), less = sum / count, tilt = products / count;
-    for (int p = 0; p < side * side; p++) {
-        vec d = load(out + p * width), n = load(normalised + p * width);
-        store(out + p * width, (d - less - n * tilt) * by);
-    }
+    for (int y = 0; y < side; y++)
+        for (int x = 0; x < side; x++) {
+            const long at = (long)y * side + x;
+            vec n = load(normalised + at * LANES), y_value = n * g + s;
+            vec d = load(gradient + ((long)y / 2 * (side / 2) + x / 2) * width) * 0.25f;
+            d = where_positive(y_value, d);
+            store(out + at * width, (d - less - n * tilt) * by);
+        }
     if (gain_sum) {
         store(gain_sum, load(gain_sum) + products);
         store(shift_sum, load(shift_sum) + sum);
@@ -374,7 +348,7 @@ static void pad_image(const Net *net, const float *image, int border, int places
 
 /* panel by panel, so that products stay in the second cache */
 static void first_forward(const Net *net, const float *padded, Tiles tiles, float *products,
-                          float *z, float *pooled, float *normalised, float *scale)
+                          float *z, float *pooled, float *normalised, float *scale, int far)
 {
     const int side = net->side, width = net->width, panel = panel_of(width);
     tiles_of_image(padded, side, tiles, 0);
@@ -383,8 +357,9 @@ static void first_forward(const Net *net, const float *padded, Tiles tiles, floa
         for (int c = 0; c < panel; c += LANES) {
             image_of_products(products + c, side, panel, 0, tiles.count, z, LANES);
             norm_relu_pool(z, LANES, side, net->gain[0] + o + c, net->shift[0] + o + c,
-                           pooled + o + c, width, normalised ? normalised + o + c : NULL,
-                           scale ? scale + o + c : NULL);
+                           pooled + o + c, width,
+                           normalised ? normalised + (long)(o + c) * side * side : NULL,
+                           scale ? scale + o + c : NULL, far);
         }
     }
 }
@@ -440,7 +415,7 @@ static _Thread_local float *scratch_at;
 static _Thread_local size_t scratch_size;
 
 /* floats that stay with the thread: fresh pages would cost more than the work */
-static float *scratch(size_t floats)
+float *scratch(size_t floats)
 {
     if (floats > scratch_size) {
         free(scratch_at);
@@ -458,7 +433,7 @@ static float *part(float *const *kept, int block, long image, long size)
 }
 
 /* (count, rows, columns) -> (count, columns, rows): between embeddings and the last block */
-static void transpose(const float *from, int count, int rows, int columns, float *to)
+void transpose(const float *from, int count, int rows, int columns, float *to)
 {
     for (int n = 0; n < count; n++)
         for (int r = 0; r < rows; r++)
@@ -475,8 +450,8 @@ static long tiles_room(const Net *net)
 }
 
 /* one group's embeddings, from image `first` on */
-static int group_forward(const Net *net, const float *images, int first, int group,
-                         float *embeddings, const Kept *kept)
+int group_forward(const Net *net, const float *images, int first, int group, float *embeddings,
+                  const Kept *kept)
 {
     const int side = net->side, width = net->width, lanes = places(net->channels);
     const long padded_size = round_up((long)side * side * lanes + LANES);
@@ -494,7 +469,7 @@ static int group_forward(const Net *net, const float *images, int first, int gro
         first_forward(net, padded, tiles_at(tiles, tiles_across(side), net->channels, net->half),
                       products, z, in + n * image_size,
                       part(kept->normalised, 0, first + n, image_size * 4),
-                      part(kept->scale, 0, first + n, width));
+                      part(kept->scale, 0, first + n, width), kept->far);
     }
     for (int block = 1; block < net->depth; block++) {
         const int now = side >> block, across = tiles_across(now), all = group * across;
@@ -511,8 +486,9 @@ static int group_forward(const Net *net, const float *images, int first, int gro
             for (int c = 0; c < width; c += LANES) {
                 image_of_products(products + c, now, width, n * across, all, z, LANES);
                 norm_relu_pool(z, LANES, now, net->gain[block] + c, net->shift[block] + c,
-                               out + n * less + c, width, normalised ? normalised + c : NULL,
-                               scale ? scale + c : NULL);
+                               out + n * less + c, width,
+                               normalised ? normalised + (long)c * now * now : NULL,
+                               scale ? scale + c : NULL, kept->far);
             }
         }
         in = out;
@@ -530,14 +506,15 @@ int forward(const Net *net, const float *images, int count, float *embeddings, c
     int failed = 0;
 #pragma omp parallel for num_threads(threads) schedule(dynamic) reduction(| : failed)
     for (int first = 0; first < count; first += GROUP)
-        failed |= group_forward(net, images, first, least(GROUP, count - first), embeddings, kept);
+        failed |= (net->half == AMX ? amx_forward : group_forward)(
+            net, images, first, least(GROUP, count - first), embeddings, kept);
     return failed;
 }
 
 /* one group's gradients from those by its embeddings, the weights' added to `sums` */
-static int group_backward(const Net *net, const float *images, int first, int group,
-                          const float *by_embeddings, const Kept *kept, float *by_images,
-                          const Gradients *sums)
+int group_backward(const Net *net, const float *images, int first, int group,
+                   const float *by_embeddings, const Kept *kept, float *by_images,
+                   const Gradients *sums)
 {
     const int side = net->side, width = net->width, own = side - 2 * net->pad;
     const long padded_size = round_up((long)(side + 2) * (side + 2) * net->channels);
@@ -561,7 +538,7 @@ static int group_backward(const Net *net, const float *images, int first, int gr
         for (int n = 0; n < group; n++) {
             const float *normalised = kept->normalised[block] + (first + n) * size;
             for (int c = 0; c < width; c += LANES)
-                pool_relu_norm_back(in + n * size / 4 + c, normalised + c,
+                pool_relu_norm_back(in + n * size / 4 + c, normalised + (long)c * now * now,
                                     kept->scale[block] + (long)(first + n) * width + c,
                                     net->gain[block] + c, net->shift[block] + c, now, width,
                                     z + c, trains ? sums->gain[block] + c : NULL,
@@ -616,7 +593,9 @@ int backward(const Net *net, const float *images, int count, const float *by_emb
         for (int first = start; first < least(start + slice, count); first += GROUP) {
             const int group = least(GROUP, least(start + slice, count) - first);
             const Gradients *own = sums[0].first ? sums + start / slice : sums;
-            failed |= group_backward(net, images, first, group, by_embeddings, kept, by_images, own);
+            failed |= net->half == AMX ? amx_backward(net, first, group, by_embeddings, kept, by_images)
+                                       : group_backward(net, images, first, group, by_embeddings,
+                                                        kept, by_images, own);
         }
     return failed;
 }
@@ -637,7 +616,7 @@ static void tangent_norm_relu_pool(const float *z, int side, const float *n, lon
     for (int p = 0; p < count; p++) {
         vec value = load(z + (long)p * LANES);
         sum += value;
-        products += value * load(n + p * width);
+        products += value * load(n + p * LANES);
     }
     const vec mean = sum / (float)count, tilt = products / (float)count;
     store(log_scale, -s * tilt);
@@ -646,9 +625,9 @@ static void tangent_norm_relu_pool(const float *z, int side, const float *n, lon
             vec total = {0};
             for (int i = 0; i < 4; i++) {
                 const long at = (long)(y + i / 2) * side + x + i % 2;
-                vec own = load(n + at * width);
+                vec own = load(n + at * LANES);
                 vec moved = s * (load(z + at * LANES) - mean - own * tilt);
-                store(tangent_n + at * width, moved);
+                store(tangent_n + at * LANES, moved);
                 total += where_positive(own * g + b, own * tg + moved * g + tb);
             }
             store(pooled + ((long)y / 2 * (side / 2) + x / 2) * width, total * 0.25f);
@@ -667,24 +646,25 @@ static void tangent_pool_relu_norm_back(const float *gradient, const float *tang
     vec sum = {0}, products = {0}, tangent_sum = {0}, tangent_products = {0};
     for (int y = 0; y < side; y++)
         for (int x = 0; x < side; x++) {
-            const long at = ((long)y * side + x) * width;
+            const long pixel = (long)y * side + x, at = pixel * width, own_at = pixel * LANES;
             const long from = ((long)y / 2 * (side / 2) + x / 2) * width;
-            vec own = load(n + at), key = own * g + b;
+            vec own = load(n + own_at), key = own * g + b;
             vec d = where_positive(key, load(gradient + from) * 0.25f);
             vec t = where_positive(key, load(tangent + from) * 0.25f) * g + d * tg;
             d *= g;
             sum += d;
             products += d * own;
             tangent_sum += t;
-            tangent_products += t * own + d * load(tangent_n + at);
+            tangent_products += t * own + d * load(tangent_n + own_at);
             store(out + at, d);
             store(tangent_out + at, t);
         }
     const vec less = sum / count, tilt = products / count, log_s = load(log_scale);
     const vec tangent_less = tangent_sum / count, tangent_tilt = tangent_products / count;
-    for (long at = 0; at < side * side * width; at += width) {
-        vec own = load(n + at), d = load(out + at) - less - own * tilt;
-        vec t = load(tangent_out + at) - tangent_less - load(tangent_n + at) * tilt;
+    for (long pixel = 0; pixel < side * side; pixel++) {
+        const long at = pixel * width, own_at = pixel * LANES;
+        vec own = load(n + own_at), d = load(out + at) - less - own * tilt;
+        vec t = load(tangent_out + at) - tangent_less - load(tangent_n + own_at) * tilt;
         store(out + at, s * d);
         store(tangent_out + at, s * (t - own * tangent_tilt + log_s * d));
     }
@@ -746,10 +726,11 @@ static int group_tangents(const Net *net, const Net *direction, const float *ima
                     multiply_tiles(of_image, direction->kernels[0], width, c, products, panel, 0);
                 image_of_products(products + place, now, row, block ? n * across : 0, all, z, LANES);
                 tangent_norm_relu_pool(
-                    z, now, kept->normalised[block] + (first + n) * size + c, width,
+                    z, now, kept->normalised[block] + (first + n) * size + (long)c * now * now, width,
                     kept->scale[block] + (long)(first + n) * width + c, net->gain[block] + c,
                     net->shift[block] + c, direction->gain[block] + c, direction->shift[block] + c,
-                    n_of[block] + n * size + c, log_scale + (block * GROUP + n) * width + c,
+                    n_of[block] + n * size + (long)c * now * now,
+                    log_scale + (block * GROUP + n) * width + c,
                     tangent_next + n * size / 4 + c);
             }
         }
@@ -772,7 +753,8 @@ static int group_tangents(const Net *net, const Net *direction, const float *ima
             for (int c = 0; c < width; c += LANES)
                 tangent_pool_relu_norm_back(
                     here + n * size / 4 + c, tangent_here + n * size / 4 + c, now,
-                    kept->normalised[block] + (first + n) * size + c, n_of[block] + n * size + c,
+                    kept->normalised[block] + (first + n) * size + (long)c * now * now,
+                    n_of[block] + n * size + (long)c * now * now,
                     width, kept->scale[block] + (long)(first + n) * width + c,
                     log_scale + (block * GROUP + n) * width + c, net->gain[block] + c,
                     net->shift[block] + c, direction->gain[block] + c, z + c, tangent_z + c);

@@ -10,6 +10,7 @@ import ctypes
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import partial
 from typing import Any, ClassVar, Protocol
 
@@ -17,11 +18,20 @@ import torch
 from torch import Tensor
 
 from rdmdc.models.native.library import LANES, check, library
-from rdmdc.models.network import KernelError, Kernels, NetworkError
+from rdmdc.models.network import KernelError, Kernels
 
 GROUP = 8  # images at once, as in convnet.c
 DEPTH = 8  # the most blocks, as in convnet.c
+NEAR = 2**24  # bytes of a pass that a cache may hold until they are read again
 SLICE = 64  # images whose weights' gradients are summed in one go: fixes the order of the sum
+
+
+class Products(IntEnum):
+    """Factors of a convolution's products with frozen weights, as in convnet.h."""
+
+    SINGLE = 0  # float32, transformed by Winograd's F(4, 3)
+    PAIRS = 1  # the same rounded to bf16: AVX-512 BF16
+    AMX = 2  # bf16 as they are, a direct convolution
 
 
 class Sizes(Protocol):
@@ -55,19 +65,18 @@ class Sizes(Protocol):
 def kernels(network: Sizes, precision: str) -> Kernels:
     """The network's embedding by the kernels, in precision "float32" or "bfloat16".
 
-    Raises KernelError where they cannot be compiled or have no such network, and NetworkError where
-    this processor has no products of bf16.
+    Raises KernelError where they cannot be compiled or have no such network. In bfloat16 products
+    are what `products` says: single precision where bf16 would not be faster.
     """
     if network.width % LANES:
         raise KernelError(f"the ConvNet's width {network.width} is no multiple of {LANES}")
-    halved = precision == "bfloat16"
-    if halved and not library().has_half():
-        raise NetworkError(
-            "precision is bfloat16, but this processor has no products of it (AVX-512 BF16);"
-            " set precision: float32"
-        )
-    library()
-    return partial(embed, network, halved)
+    return partial(embed, network, products(precision))
+
+
+def products(precision: str) -> Products:
+    """What a precision's products are of on this processor; raises KernelError as `library`."""
+    own = Products(library().half_products())
+    return own if precision == "bfloat16" else Products.SINGLE
 
 
 def _into_domain() -> Tensor:
@@ -103,7 +112,10 @@ class Net(ctypes.Structure):
 class Kept(ctypes.Structure):
     """Pointers to what forward keeps for backward."""
 
-    _fields_ = [(name, _Blocks) for name in ("pooled", "normalised", "scale")]
+    _fields_ = [
+        *((name, _Blocks) for name in ("pooled", "normalised", "scale")),
+        ("far", ctypes.c_int),
+    ]
 
 
 class Sums(ctypes.Structure):
@@ -124,38 +136,57 @@ def _at(tensors: Mapping[int, Tensor], part: int = 0) -> Any:
 
 
 @dataclass(frozen=True)
-class _Weights:
+class ReadyWeights:
     """Weights as the kernels want them; holds the memory that ``net`` points to."""
 
     net: Net
     memory: tuple[Any, ...]
 
 
-def _prepare(
-    network: Sizes, weights: Mapping[str, Tensor], *, back: bool, halved: bool
-) -> _Weights:
+def prepare(
+    network: Sizes, weights: Mapping[str, Tensor], *, back: bool, of: Products
+) -> ReadyWeights:
+    """Weights as the kernels want them, those of the gradient by images too if ``back``."""
     blocks = range(network.depth)
     gain = {b: weights[f"norm{b}.weight"].contiguous() for b in blocks}
     shift = {b: weights[f"norm{b}.bias"].contiguous() for b in blocks}
-    kernels = {b: _transformed(weights[f"conv{b}.weight"], halved) for b in blocks}
+    arranged = _tiled if of == Products.AMX else partial(_transformed, halved=of == Products.PAIRS)
+    kernels = {b: arranged(weights[f"conv{b}.weight"]) for b in blocks}
     first_back, kernels_back = torch.empty(0), {}
+    if of == Products.AMX:
+        kernels[0] = _tiled(_columns(weights["conv0.weight"])[:, :, None, None])
+    elif back:
+        first_back = _columns(weights["conv0.weight"])
     if back:
-        first = weights["conv0.weight"].permute(0, 2, 3, 1).flatten(1)
-        first_back = torch.nn.functional.pad(first, (0, -first.shape[1] % (2 * LANES)))
-        for b in blocks[1:]:
+        for b in blocks[0 if of == Products.AMX else 1 :]:
             turned = weights[f"conv{b}.weight"].transpose(0, 1).flip(2, 3)
-            kernels_back[b] = _transformed(turned, halved)
+            kernels_back[b] = arranged(turned)
     net = Net(
         network.depth,
         network.padded,
         (network.padded - network.side) // 2,
         network.channels,
         network.width,
-        halved,
+        of,
         first_back.data_ptr(),
         *(_at(of_blocks) for of_blocks in (kernels, kernels_back, gain, shift)),
     )
-    return _Weights(net, (first_back, kernels, kernels_back, gain, shift))
+    return ReadyWeights(net, (first_back, kernels, kernels_back, gain, shift))
+
+
+def _columns(kernel: Tensor) -> Tensor:
+    """A kernel (O, C, 3, 3) as (O, 9 C), padded to a multiple of 32 columns."""
+    flat = kernel.permute(0, 2, 3, 1).flatten(1)
+    return torch.nn.functional.pad(flat, (0, -flat.shape[1] % (2 * LANES)))
+
+
+def _tiled(kernel: Tensor) -> Tensor:
+    """A kernel (O, C, h, w) in tiles of amx.c: (O / 16, h w, C / 32, 16, 16, 2) in bf16."""
+    outputs, inputs = kernel.shape[:2]
+    padding = (0, 0, 0, 0, 0, -inputs % 32, 0, -outputs % 16)
+    even = torch.nn.functional.pad(kernel, padding).to(torch.bfloat16).flatten(2)
+    parts = even.unflatten(0, (-1, 16)).unflatten(2, (-1, 16, 2))  # O / 16, 16, C / 32, 16, 2, hw
+    return parts.permute(0, 5, 2, 3, 1, 4).contiguous()
 
 
 def _transformed(kernel: Tensor, halved: bool) -> Tensor:
@@ -173,18 +204,57 @@ def _transformed(kernel: Tensor, halved: bool) -> Tensor:
     return even.transpose(3, 4).to(torch.bfloat16).contiguous()
 
 
+def names_of(network: Sizes) -> list[str]:
+    """The weights that the kernels use, in the order of their gradients."""
+    names = [n for b in range(network.depth) for n in (f"conv{b}.weight", f"norm{b}.weight")]
+    return names + [f"norm{b}.bias" for b in range(network.depth)]
+
+
+class WeightSums:
+    """Sums of the weights' gradients over each slice of images, and the gradients made of them."""
+
+    def __init__(self, network: Sizes, slices: int) -> None:
+        self.network, self.slices, width = network, slices, network.width
+        blocks = range(network.depth)
+        self.first = torch.zeros(slices, 9 * network.channels, width)
+        self.kernels = {b: torch.zeros(slices, 36, width, width) for b in blocks if b}
+        self.gain = {b: torch.zeros(slices, width) for b in blocks}
+        self.shift = {b: torch.zeros(slices, width) for b in blocks}
+
+    def pointers(self) -> Any:
+        """An array of `Sums`, one a slice; one of null where there are no slices."""
+        sums = (Sums * max(self.slices, 1))()
+        for part in range(self.slices):
+            sums[part].first = self.first[part].data_ptr()
+            sums[part].kernels = _at(self.kernels, part)
+            sums[part].gain, sums[part].shift = _at(self.gain, part), _at(self.shift, part)
+        return sums
+
+    def gradients(self) -> dict[str, Tensor]:
+        """The gradients by name, in the order of `names_of`."""
+        width, blocks = self.network.width, range(self.network.depth)
+        shape = (3, 3, self.network.channels, width)
+        made = {"conv0.weight": self.first.sum(0).view(shape).permute(3, 2, 0, 1)}
+        for b, parts in self.kernels.items():
+            flat = _INTO_DOMAIN.T @ parts.sum(0).view(36, width * width)
+            made[f"conv{b}.weight"] = flat.view(3, 3, width, width).permute(3, 2, 0, 1)
+        for b in blocks:
+            made[f"norm{b}.weight"] = self.gain[b].sum(0)
+            made[f"norm{b}.bias"] = self.shift[b].sum(0)
+        return {name: made[name] for name in names_of(self.network)}
+
+
 # --- autograd --------------------------------------------------------------------------------
 
 
-def embed(network: Sizes, halved: bool, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
+def embed(network: Sizes, of: Products, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
     """Embeddings (N, D) of inputs (N, C, H, W), differentiable by inputs and weights.
 
     Gradients by weights are differentiable once more, by inputs and by what the embeddings feed:
     what gradient matching asks for. By weights twice they count as constants.
     """
-    names = [n for b in range(network.depth) for n in (f"conv{b}.weight", f"norm{b}.weight")]
-    names += [f"norm{b}.bias" for b in range(network.depth)]
-    result: Tensor = _Embed.apply(images, network, halved, names, *(weights[n] for n in names))
+    names = names_of(network)
+    result: Tensor = _Embed.apply(images, network, of, names, *(weights[n] for n in names))
     return result
 
 
@@ -194,7 +264,7 @@ class _Pass:
 
     network: Sizes
     weights: Mapping[str, Tensor]
-    ready: _Weights
+    ready: ReadyWeights
     kept: _Room | None
     trains: bool
 
@@ -205,14 +275,15 @@ class _Embed(torch.autograd.Function):
         ctx: Any,
         images: Tensor,
         network: Sizes,
-        halved: bool,
+        of: Products,
         names: list[str],
         *weights: Tensor,
     ) -> Tensor:
         images = images.contiguous()
         back, trains = any(ctx.needs_input_grad), any(ctx.needs_input_grad[1:])
         named = dict(zip(names, weights, strict=True))
-        ready = _prepare(network, named, back=back, halved=halved and not trains)
+        of = Products.SINGLE if trains else of
+        ready = prepare(network, named, back=back, of=of)
         kept = _Room(network, len(images)) if back else None
         embeddings = torch.empty(len(images), network.features)
         status = library().forward(
@@ -245,18 +316,7 @@ class _Gradients(torch.autograd.Function):
         network, trains = done.network, done.trains
         by_images = torch.empty_like(images) if wanted else None
         by_embeddings = by_embeddings.contiguous()
-        slices = -(-len(images) // SLICE) if trains else 0
-        width, blocks = network.width, range(network.depth)
-        first_sums = torch.zeros(slices, 9 * network.channels, width)
-        kernel_sums = {b: torch.zeros(slices, 36, width, width) for b in blocks if b}
-        gain_sums = {b: torch.zeros(slices, width) for b in blocks}
-        shift_sums = {b: torch.zeros(slices, width) for b in blocks}
-
-        sums = (Sums * max(slices, 1))()
-        for part in range(slices):
-            sums[part].first = first_sums[part].data_ptr()
-            sums[part].kernels = _at(kernel_sums, part)
-            sums[part].gain, sums[part].shift = _at(gain_sums, part), _at(shift_sums, part)
+        summed = WeightSums(network, -(-len(images) // SLICE) if trains else 0)
         assert done.kept is not None  # forward keeps where anything needs a gradient
         status = library().backward(
             ctypes.byref(done.ready.net),
@@ -265,7 +325,7 @@ class _Gradients(torch.autograd.Function):
             by_embeddings.data_ptr(),
             ctypes.byref(done.kept.pointers()),
             None if by_images is None else by_images.data_ptr(),
-            sums,
+            summed.pointers(),
             SLICE if trains else GROUP,
             torch.get_num_threads(),
         )
@@ -275,13 +335,7 @@ class _Gradients(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         if not trains:
             return (by_images,)
-        shape = (3, 3, network.channels, width)
-        kernels = {0: first_sums.sum(0).view(shape).permute(3, 2, 0, 1)}
-        for b, parts in kernel_sums.items():
-            flat = _INTO_DOMAIN.T @ parts.sum(0).view(36, width * width)
-            kernels[b] = flat.view(3, 3, width, width).permute(3, 2, 0, 1)
-        pairs = [g for b in blocks for g in (kernels[b], gain_sums[b].sum(0))]
-        return (by_images, *pairs, *(shift_sums[b].sum(0) for b in blocks))
+        return (by_images, *summed.gradients().values())
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -298,7 +352,7 @@ class _Gradients(torch.autograd.Function):
             name: torch.zeros_like(weight) if value is None else value
             for (name, weight), value in zip(done.weights.items(), by_by_weights, strict=True)
         }
-        direction = _prepare(done.network, along, back=True, halved=False)
+        direction = prepare(done.network, along, back=True, of=Products.SINGLE)
         embeddings, by_images = torch.empty_like(by_embeddings), torch.empty_like(images)
         assert done.kept is not None
         status = library().tangents(
@@ -339,4 +393,5 @@ class _Room:
         return kept
 
     def pointers(self) -> Kept:
-        return Kept(*(_at(self.kept[name]) for name in ("pooled", "normalised", "scale")))
+        far = sum(4 * tensor.numel() for tensor in self.kept["normalised"].values()) > NEAR
+        return Kept(*(_at(self.kept[name]) for name in ("pooled", "normalised", "scale")), far)

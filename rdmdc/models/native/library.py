@@ -15,7 +15,8 @@ from pathlib import Path
 from rdmdc.models.network import KernelError
 from rdmdc.models.processor import processor
 
-SOURCE = Path(__file__).with_name("convnet.c")
+FILES = ("convnet.c", "amx.c", "learning.c", "convnet.h")
+SOURCES = [Path(__file__).with_name(name) for name in FILES]
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-fopenmp")  # the OpenMP that torch loaded
 LANES = 16  # channels in a vector, as in convnet.c
 
@@ -27,7 +28,7 @@ def library() -> ctypes.CDLL:
     if shutil.which(compiler) is None:
         raise KernelError(f"there is no C compiler {compiler}")
     kind = f"{FLAGS} {compiler} {processor()}".encode()
-    name = hashlib.sha256(SOURCE.read_bytes() + kind).hexdigest()[:16]
+    name = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES) + kind).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "rdmdc").expanduser()
     path = folder / f"convnet-{name}.so"
     try:
@@ -37,11 +38,13 @@ def library() -> ctypes.CDLL:
         loaded = ctypes.CDLL(str(path))
     except OSError as error:
         raise KernelError(f"{path}: {error}; set XDG_CACHE_HOME") from error
+    loaded.half_products()  # asks the operating system for AMX's registers
     _keep_pages()
     at, number = ctypes.c_void_p, ctypes.c_int
     loaded.forward.argtypes = [at, at, number, at, at, number]
     loaded.backward.argtypes = [at, at, number, at, at, at, at, number, number]
     loaded.tangents.argtypes = [at, at, at, number, at, at, at, at, number]
+    loaded.learn.argtypes = [at, at, at, at, number, at, number, number]
     loaded.sort_samples.argtypes = [at, number, number, ctypes.c_long, at, number]
     return loaded
 
@@ -57,7 +60,7 @@ def _keep_pages() -> None:
 def _compile(compiler: str, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder, path.name)
-        command = [compiler, *FLAGS, "-o", str(made), str(SOURCE), "-lm"]
+        command = [compiler, *FLAGS, "-o", str(made), *map(str, SOURCES[:-1]), "-lm"]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         if run.returncode:
             lines = run.stderr.strip().splitlines()
