@@ -205,7 +205,10 @@ SHOWS = {  # file, edit, jobs that reach it
     "estimators/mean.py": (altering("mean"), ["condense:*:mean"]),
     "condensers/dm.py": (altering("dm"), ["condense:dm:*"]),
     "condensers/task.py": (altering("sample_others"), ["condense:*"]),
-    "condensers/deviation.py": (altering("trace_rows"), ["condense:dm:*"]),
+    "condensers/deviation.py": (
+        altering("trace_rows"),
+        [f"condense:{c}:*" for c in ("dm", "dc", "dsa")],
+    ),
     "metrics/evaluate.py": (altering("evaluate"), ["evaluate:*"]),
     # storage: what is read and written as bytes
     "storage/tensors.py": (
