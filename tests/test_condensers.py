@@ -35,16 +35,18 @@ GRADIENTS = {
     "log_every": 2,
 }
 CORESET = {"ipc": 2, "pool": 9, "networks": 2}
+MEANS = {
+    "ipc": 2,
+    "batch": 5,
+    "iterations": 3,
+    "learning_rate": 20.0,
+    "momentum": 0.5,
+    "initialisation": "noise",
+    "log_every": 2,
+}
 VALUES = {
-    "dm": {
-        "ipc": 2,
-        "batch": 5,
-        "iterations": 3,
-        "learning_rate": 20.0,
-        "momentum": 0.5,
-        "initialisation": "noise",
-        "log_every": 2,
-    },
+    "dm": MEANS,
+    "datadam": {**MEANS, "balance": 0.01},
     "random_real": {"ipc": 2},
     "herding": CORESET,
     "k_centre": CORESET,
@@ -52,7 +54,7 @@ VALUES = {
     "dsa": GRADIENTS,
 }
 """Options of every condenser, by name, small."""
-OFFERS = {"dm": 3, "random_real": 0, "herding": 3, "k_centre": 3, "dc": 4, "dsa": 4}
+OFFERS = {"dm": 3, "datadam": 3, "random_real": 0, "herding": 3, "k_centre": 3, "dc": 4, "dsa": 4}
 """How many states each offers."""
 ESTIMATORS = ("mean", "spectral_mean", "median", "contrastive_mean")
 STARTS = [
