@@ -207,7 +207,7 @@ SHOWS = {  # file, edit, jobs that reach it
     "condensers/task.py": (altering("sample_others"), ["condense:*"]),
     "condensers/deviation.py": (
         altering("trace_rows"),
-        [f"condense:{c}:*" for c in ("dm", "datadam", "dc", "dsa")],
+        [f"condense:{c}:*" for c in ("dm", "datadam", "factorisation", "dc", "dsa")],
     ),
     "metrics/evaluate.py": (altering("evaluate"), ["evaluate:*"]),
     # storage: what is read and written as bytes
