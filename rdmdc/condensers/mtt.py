@@ -24,7 +24,7 @@ from rdmdc.randomness import generator
 
 @dataclass(frozen=True)
 class Options:
-    """How trajectories are matched; published numbers are for CIFAR-10 at M = 10."""
+    """How trajectories are matched; published numbers are the public code's defaults."""
 
     ipc: int = option("M, synthetic images per class", at_least=1)
     experts: int = option("networks trained on the real images (published: 100)", at_least=1)
@@ -34,13 +34,13 @@ class Options:
     expert_batch: int = option("real images in a step of an expert (published: 256)", at_least=1)
     expert_rate: float = option("SGD's for experts, and the first of students (0.01)", above=0)
     latest_start: int = option(
-        "the last saved state from which a student starts (published: 15)", at_least=0
+        "the last saved state from which a student starts (published: 24)", at_least=0
     )
-    span: int = option("saved states from a student's start to its target (2)", at_least=1)
-    student_steps: int = option("steps of a student (published: 30)", at_least=1)
+    span: int = option("saved states from a student's start to its target (3)", at_least=1)
+    student_steps: int = option("steps of a student (published: 20)", at_least=1)
     student_batch: int = option("synthetic images in a student's step (all)", at_least=1)
     iterations: int = option("updates of the set (published: 5000)", at_least=1)
-    learning_rate: float = option("SGD's for the set (published: 100 to 1000)", above=0)
+    learning_rate: float = option("SGD's for the set (published: 1000)", above=0)
     momentum: float = option("SGD's for set and rate (published: 0.5)", at_least=0, below=1)
     rate_rate: float = option("SGD's for the student's rate (published: 1e-5)", at_least=0)
     initialisation: str = option(
