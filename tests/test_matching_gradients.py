@@ -9,7 +9,7 @@ import torch
 from test_condense import PLAIN, STRATEGY, calibration, poison
 
 from rdmdc import plugins
-from rdmdc.condensers import matching_gradients as module
+from rdmdc.condensers import class_gradients as module
 from rdmdc.condensers.matching_gradients import Options, distance
 from rdmdc.condensers.task import Task
 from rdmdc.models.augment import Draw, augment, draw

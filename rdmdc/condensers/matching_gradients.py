@@ -1,32 +1,28 @@
 """Gradient matching with outer and inner loops: what DC and DSA share.
 
-The real side of the loss is the gradient of a class's mean loss, which is the mean of its images'
-gradients, so that an estimator can take that mean's place (§4.3 of RDM-DC).
+The real side of the loss, with its estimators, is in `class_gradients`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 
 from rdmdc.checkpoints import Checkpoints, State
-from rdmdc.condensers.deviation import trace_rows
+from rdmdc.condensers.class_gradients import by_matrices, losses, minibatch, real_gradients
 from rdmdc.condensers.sets import Condensed, condensed
 from rdmdc.condensers.starts import START
-from rdmdc.condensers.task import Calibration, Purpose, Task, sample_others
-from rdmdc.estimators.estimate import Estimate
+from rdmdc.condensers.task import Purpose, Task
 from rdmdc.models import running
 from rdmdc.models.augment import Draw, augment, draw
-from rdmdc.models.network import Network, Weights, classify
+from rdmdc.models.network import Network, Weights
 from rdmdc.options import option
 from rdmdc.progress import OnStep
 from rdmdc.randomness import generator
 
-LAST = "linear.weight"
 SMALLEST = 1e-6  # added to a product of norms, as the public implementation does
 
 
@@ -52,15 +48,6 @@ class Options:
         choices=("noise", "real"),
     )
     log_every: int = option("networks between those whose updates are traced", at_least=1)
-
-
-@dataclass(frozen=True)
-class Real:
-    """A minibatch of each class (C, N, …): inputs, which are poisons, and the classes' draws."""
-
-    inputs: torch.Tensor
-    poisoned: torch.Tensor
-    draws: Draw
 
 
 def passes(options: Options, classes: int, methods: int) -> float:
@@ -109,7 +96,7 @@ def match_gradients(
             weights = running.to(network.draw(generator(*purpose, number, "network")), device)
             networks = dict.fromkeys(task.methods, weights)
         own = (*purpose, number, "outer", outer)
-        real = _minibatch(task, options.batch, augmentation, own)
+        real = minibatch(task, options.batch, augmentation, own)
         for name, calibration in task.methods.items():
             assert calibration is not None  # presets are checked
             weights = {key: w.detach().requires_grad_() for key, w in networks[name].items()}
@@ -118,8 +105,7 @@ def match_gradients(
             momenta[name] = options.momentum * momenta[name] + gradient
             sets[name] = sets[name] - options.learning_rate * momenta[name]
             if outer < options.outer_loops - 1:
-                train = partial(_train, network, labels=labels, options=options)
-                weights = train(weights, sets[name], augmentation=augmentation, purpose=own)
+                weights = _train(network, weights, sets[name], labels, options, augmentation, own)
             networks[name] = {key: w.detach() for key, w in weights.items()}
             if log:
                 traces[name] += [
@@ -132,96 +118,6 @@ def match_gradients(
         tensors |= {f"network {name}": weights for name, weights in networks.items()}
         checkpoints.offer(State(tensors, {"updates": update + 1, "loss": loss, "traces": traces}))
     return condensed(task, sets, traces)
-
-
-def _minibatch(task: Task, batch: int, augmentation: Sequence[str], purpose: Purpose) -> Real:
-    """A fresh minibatch of each class, augmented by the class's draw."""
-    classes = range(len(task.data.class_names))
-    drawn = [task.data.draw(c, batch, generator(*purpose, "batch", c)) for c in classes]
-    draws = draw(augmentation, len(classes), generator(*purpose, "augmentation"), shared=False)
-    pixels = torch.stack([pixels for pixels, _ in drawn]).to(task.device)
-    inputs = augment(task.data.normalisation.normalise(pixels), draws)
-    return Real(inputs, torch.stack([poisoned for _, poisoned in drawn]), draws)
-
-
-# --- the real side ---------------------------------------------------------------------------
-
-
-def real_gradients(
-    network: Network,
-    weights: Weights,
-    real: Real,
-    calibration: Calibration,
-    purpose: Purpose,
-    log: bool,
-) -> tuple[list[dict[str, torch.Tensor]], list[dict[str, Any]]]:
-    """Each class's gradient by the weight matrices, as the estimator sees it, and rows of a trace.
-
-    The estimator is given each image's gradient of the last layer's matrix, (softmax − one-hot) ⊗
-    embedding, a vector of classes · D. Where it keeps whole images, the gradient of *every* layer
-    is the mean over those it keeps: an image that is taken for a poison has no part in any layer,
-    and the last layer's gradient is then the estimate itself. Where it does not (medians), its
-    value stands for the last layer, and the other layers have the plain mean: medians of all layers
-    would need each image's gradient of each. The vectors cost no pass over the network, except for
-    estimators that compare classes, which need one forward pass more. The rows' distances are those
-    of last-layer gradients.
-    """
-    others = None
-    classes = range(len(real.inputs))
-    if calibration.estimator.facts["across_classes"]:
-        everything = [
-            last_layer_gradients(weights, running.embed_all(network, weights, real.inputs[c]), c)
-            for c in classes
-        ]
-        sampled = generator(*purpose, "others")
-        others = sample_others(torch.stack(everything), calibration.options.others, sampled)
-
-    def estimated(classes: Sequence[int], vectors: torch.Tensor) -> Estimate:
-        return calibration(vectors, classes, purpose, others)
-
-    found, rows = [], []
-    chunk = running.even_chunk(real.inputs.shape[1], 1, real.inputs.device.type)
-    for c in classes:
-        embeddings = running.embed(network, weights, real.inputs[c], chunk)
-        vectors = last_layer_gradients(weights, embeddings.detach(), c)[None]
-        estimate = estimated([c], vectors)
-        losses = _losses(classify(weights, embeddings), c)
-        kept = torch.ones_like(losses) if estimate.kept is None else estimate.kept[0].to(losses)
-        gradients = by_matrices(weights, (losses * kept / kept.sum()).sum())
-        if estimate.kept is None:
-            gradients[LAST] = estimate.value[0].view_as(gradients[LAST])
-        found.append(gradients)
-        poisoned = real.poisoned[c : c + 1].to(vectors.device)
-        rows += trace_rows(vectors, poisoned, estimate, [c], estimated) if log else [{}]
-    return found, rows
-
-
-def last_layer_gradients(
-    weights: Mapping[str, torch.Tensor], embeddings: torch.Tensor, label: int
-) -> torch.Tensor:
-    """The gradient of each image's cross-entropy by the last layer's matrix: (N, classes · D)."""
-    with torch.no_grad():
-        errors = classify(weights, embeddings).softmax(1)
-        errors[:, label] -= 1
-        return (errors[:, :, None] * embeddings[:, None]).flatten(1)
-
-
-def _losses(logits: torch.Tensor, label: int) -> torch.Tensor:
-    """The cross-entropy of each image (N,), all of one class."""
-    labels = torch.full((len(logits),), label, device=logits.device)
-    return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-
-
-def by_matrices(
-    weights: Weights, loss: torch.Tensor, *, create_graph: bool = False
-) -> dict[str, torch.Tensor]:
-    """A loss's gradient by every weight with rows; the distance leaves out biases and norms."""
-    matrices = {name: w for name, w in weights.items() if w.ndim > 1}
-    gradients = torch.autograd.grad(loss, list(matrices.values()), create_graph=create_graph)
-    return dict(zip(matrices, gradients, strict=True))
-
-
-# --- the synthetic side ----------------------------------------------------------------------
 
 
 def distance(
@@ -253,7 +149,7 @@ def _set_gradient(
         mine = Draw((draws.operations[c],), draws.uniforms[c : c + 1])
         inputs = augment(own[None], mine)[0]
         logits = running.logits_for_weights(network, weights, inputs)
-        made = by_matrices(weights, _losses(logits, c).mean(), create_graph=True)
+        made = by_matrices(weights, losses(logits, c).mean(), create_graph=True)
         term = distance(real[c], made)
         gradients.append(torch.autograd.grad(term, own)[0])
         terms.append(float(term.detach()))
@@ -264,7 +160,6 @@ def _train(
     network: Network,
     weights: Weights,
     inputs: torch.Tensor,
-    *,
     labels: torch.Tensor,
     options: Options,
     augmentation: Sequence[str],
