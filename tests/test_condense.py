@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rdmdc import plugins
-from rdmdc.condensers import dm as module
+from rdmdc.condensers import matching_means as module
 from rdmdc.condensers.dm import Options, dm
 from rdmdc.condensers.task import Calibration, CleanCase, Task
 from rdmdc.estimators.estimate import Estimate

@@ -141,6 +141,8 @@ def replacing(old, new):
 COMPUTE = ("data", "target", "victim", "poison", "screen", "condense", "evaluate")
 COMPUTING = ("victim:*", "poison:*", "screen:*", "condense:*", "evaluate:*")
 CONVNET = ("victim:convnet", "evaluate:convnet")
+MATCHING = tuple(f"condense:{c}:*" for c in ("dm", "datadam", "factorisation", "dc", "dsa"))
+AUGMENTING = (*MATCHING, "condense:mtt:*", "condense:dd:*")
 SORTING = ("condense:*:median", "condense:*:trimmed_mean")
 TRAINING = tuple(
     f"screen:{name}" for name in ("spectral_signatures", "activation_clustering", "deep_knn")
@@ -167,7 +169,7 @@ SHOWS = {  # file, edit, jobs that reach it
     "models/running.py": (altering("_in_chunks"), [*COMPUTING]),
     "models/augment.py": (
         altering("augment"),
-        ["victim:*", "poison:*", "evaluate:*", "condense:*", *PROJECTING, *TRAINING],
+        ["victim:*", "poison:*", "evaluate:*", *AUGMENTING, *PROJECTING, *TRAINING],
     ),
     "models/training.py": (
         altering("fit"),
@@ -211,7 +213,13 @@ SHOWS = {  # file, edit, jobs that reach it
     "estimators/mean.py": (altering("mean"), ["condense:*:mean"]),
     "condensers/dm.py": (altering("dm"), ["condense:dm:*"]),
     "condensers/task.py": (altering("sample_others"), ["condense:*"]),
-    "condensers/deviation.py": (altering("trace_rows"), ["condense:dm:*"]),
+    "condensers/deviation.py": (altering("trace_rows"), [*MATCHING]),
+    "condensers/sets.py": (altering("condensed"), ["condense:*"]),
+    "condensers/matching_means.py": (
+        altering("gradients"),
+        [f"condense:{c}:*" for c in ("dm", "datadam", "factorisation")],
+    ),
+    "condensers/unrolling.py": (altering("unroll"), ["condense:mtt:*", "condense:dd:*"]),
     "metrics/evaluate.py": (altering("evaluate"), ["evaluate:*"]),
     # storage: what is read and written as bytes
     "storage/tensors.py": (
@@ -363,7 +371,7 @@ def test_another_plugin_shows_nowhere(package, editing):
     editing("rdmdc/estimators/zero.py", lambda _: source.replace("def mean(", "def zero("))
     after = all_digests(folder)
     new = {job for job in after if job not in package[1]}
-    assert new == {"condense:dm:zero"}
+    assert new == {f"{job.removesuffix(':mean')}:zero" for job in after if job.endswith(":mean")}
     assert {job: after[job] for job in package[1]} == package[1]
 
 

@@ -63,9 +63,9 @@ def decoy_objective(
         with torch.no_grad():
             mean = embed(scene, options, clean, purpose).mean(0)
         embeddings = embed(scene, options, mine, purpose)
-        halves = embeddings[0::2], embeddings[1::2]
-        yield sum(
-            (half.mean(0) - mean - side * options.reach * way.step).square().sum()
-            for side, half in zip((1, -1), halves, strict=True)
-            if len(half)
-        )
+        term = torch.zeros((), device=values.device)
+        for side, half in ((1, embeddings[0::2]), (-1, embeddings[1::2])):
+            if len(half):
+                there = mean + side * options.reach * way.step
+                term = term + (half.mean(0) - there).square().sum()
+        yield term
