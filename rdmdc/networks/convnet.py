@@ -113,3 +113,11 @@ class ConvNet(Network):
         from rdmdc.models.native import convnet as native  # loads torch, which planning need not
 
         return native.kernels(self, precision)
+
+    def products(self, device: str, precision: str) -> str:
+        """On a CPU what the kernels in C choose for this processor."""
+        if device != "cpu":
+            return precision
+        from rdmdc.models.native import convnet as native
+
+        return native.products(precision).described

@@ -48,13 +48,23 @@ static void store_words(float *to, vec value, const int half, const int few)
 }
 #endif
 
-/* What products of bf16 are by here. Those of pairs are twice as fast as single precision's on Zen
-   and slower on Intel's processors. */
-int half_products(void)
+int has_products(int half)
 {
 #ifdef __AVX512BF16__
-    if (has_amx()) return AMX;
-    if (__builtin_cpu_is("amd")) return PAIRS;
+    const int pairs = 1;
+#else
+    const int pairs = 0;
+#endif
+    return half == AMX ? has_amx() : half == PAIRS ? pairs : 1;
+}
+
+/* What products of bf16 are best of here: by pairs a network is faster than in single precision on
+   AMD's processors, and slower on Intel's. */
+int half_products(void)
+{
+    if (has_products(AMX)) return AMX;
+#ifdef __x86_64__
+    if (has_products(PAIRS) && __builtin_cpu_is("amd")) return PAIRS;
 #endif
     return SINGLE;
 }

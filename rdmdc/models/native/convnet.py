@@ -30,8 +30,13 @@ class Products(IntEnum):
     """Factors of a convolution's products with frozen weights, as in convnet.h."""
 
     SINGLE = 0  # float32, transformed by Winograd's F(4, 3)
-    PAIRS = 1  # the same rounded to bf16: AVX-512 BF16
+    PAIRS = 1  # the same rounded to bf16
     AMX = 2  # bf16 as they are, a direct convolution
+
+    @property
+    def described(self) -> str:
+        """In words, for logs and checkpoints."""
+        return ("float32", "bfloat16 by AVX-512 BF16", "bfloat16 by AMX")[self]
 
 
 class Sizes(Protocol):
@@ -206,9 +211,7 @@ def _transformed(kernel: Tensor, halved: bool) -> Tensor:
 # --- autograd --------------------------------------------------------------------------------
 
 
-def embed(
-    network: Sizes, of: Products, weights: Mapping[str, Tensor], images: Tensor
-) -> Tensor:
+def embed(network: Sizes, of: Products, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
     """Embeddings (N, D) of inputs (N, C, H, W), differentiable by inputs and weights.
 
     Gradients by weights are differentiable once more, by inputs and by what the embeddings feed:
