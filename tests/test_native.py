@@ -26,6 +26,7 @@ SIZES = [
     ((3, 32, 4, 16, 4), 7),
     ((3, 12, 4, 16, 2), 65),
     ((2, 6, 4, 16, 1), 3),
+    ((5, 8, 4, 32, 2), 6),
 ]
 
 
@@ -166,7 +167,8 @@ def test_products_of_bf16_round_but_little(halved, sizes, count):
     images = images_of(network, count).requires_grad_()
     exact = network.embed({n: v.double() for n, v in weights.items()}, images.double())
     made = halved(network, weights, images)
-    assert 1e-3 < (made - exact).norm() / exact.norm() < 2e-2
+    most = 6e-3 if halved.keywords["of"] == Products.AMX else 2e-2  # AMX does not transform
+    assert 1e-3 < (made - exact).norm() / exact.norm() < most
     by = torch.randn(count, network.features, generator=generator("by"))
     (wanted,) = torch.autograd.grad((exact * by).sum(), images)
     (found,) = torch.autograd.grad((made * by).sum(), images)
