@@ -6,8 +6,9 @@
    written. Norm, ReLU and pooling follow a channel block while it is in the first cache. A
    convolution's bias is left out: instance norm takes it away again.
 
-   With Net.half the factors of Winograd's products are rounded to bf16, the sums stay single
-   precision, and so does all else: for frozen weights, on processors that have such products.
+   Where Net.half is PAIRS the factors of Winograd's products are rounded to bf16, the sums stay
+   single precision, and so does all else: for frozen weights, on processors that have such
+   products. Where it is AMX, amx.c does all of it.
 
    An image's numbers depend on itself alone: not on the group, the range or the threads. */
 
