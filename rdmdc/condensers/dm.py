@@ -76,7 +76,7 @@ def dm(
     sets = {name: start.clone() for name in task.methods}
     momenta = {name: torch.zeros_like(start) for name in task.methods}
     traces: dict[str, list[dict[str, Any]]] = {name: [] for name in task.methods}
-    loss = float("nan")  # of the panel's last method when it was last logged
+    loss = float("nan")  # the last logged one, of the panel's last method
     done = 0
     if (state := checkpoints.resume()) is not None:
         sets, momenta = state.group("sets", device), state.group("momenta", device)
@@ -118,7 +118,8 @@ def _calibrated_means(
     task: Task, options: Options, iteration: Iteration, log: bool
 ) -> tuple[dict[str, torch.Tensor], dict[str, list[dict[str, Any]]]]:
     """Each method's estimates (C, D) of the real means from one minibatch, and if ``log`` the rows
-    of its trace, one a class."""
+    of its trace, one a class.
+    """
     means: dict[str, list[torch.Tensor]] = {name: [] for name in task.methods}
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in task.methods}
     calibrations = {n: c for n, c in task.methods.items() if isinstance(c, Calibration)}
