@@ -108,6 +108,7 @@ def attack(
     eps and step are in 255ths. poisons: a share of the class, or a number. Attacks that need
     pretrained victims run in the workflow only. Raises ApiError.
     """
+    target.check(train)
     plugin = plugin_of("attack", by, "by")
     class_size = int(train.counts()[target.adversarial_label])
     wanted = (
@@ -216,7 +217,7 @@ def condense(
     """
     data = labelled(images, labels)
     chosen = _method(method)
-    whole(iterations, "iterations", 1)
+    iterations = whole(iterations, "iterations", 1)
     share = rates.parse(rate(poison_rate, "poison_rate"))
     if 3 * share >= 1:
         raise ApiError(
@@ -238,9 +239,9 @@ def condense(
         )
     delivered = TrainingData(data, None, screening)
     smallest = min(delivered.counts())
-    whole(ipc, "ipc", 1, smallest, ", the images of the smallest class")
+    ipc = whole(ipc, "ipc", 1, smallest, ", the images of the smallest class")
     if batch is not None:
-        whole(batch, "batch", 2, smallest, ", the images of the smallest class")
+        batch = whole(batch, "batch", 2, smallest, ", the images of the smallest class")
     condenser = plugin_of("condenser", chosen["condenser"], "method.condenser")
     width = getattr(net, "width", 128)
     usual = {
@@ -283,6 +284,8 @@ def evaluate(
     target is misread as the attacker wants where predicted_label is adversarial_label. Raises
     ApiError, also where the set and the test split differ in classes, normalisation or shape.
     """
+    for one in targets:
+        one.check(test)
     schedule = {
         "epochs": epochs,
         "batch": 256,

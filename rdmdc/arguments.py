@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
 import torch
 
 from rdmdc import plugins, rates
+from rdmdc.contrast import ContrastError
 from rdmdc.errors import InputError
 from rdmdc.models.augment import OPERATIONS
 from rdmdc.models.network import Network, NetworkError
@@ -21,6 +23,9 @@ DEVICES = ("cpu", "cuda")
 Choice = str | Mapping[str, Any]
 """A plug-in: its name, or a mapping of ``use`` and options as an entry of a preset has them."""
 
+FAULTS = (ContrastError, NetworkError, OptionError, PluginError, RecordError, rates.RateError)
+"""Errors of what arguments are made into."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -30,13 +35,13 @@ class ApiError(InputError):
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """The function with faults of options, plug-ins, rates, records and networks as ApiError."""
+    """The function, with ApiError in place of the errors that its arguments can cause inside."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except (NetworkError, OptionError, PluginError, RecordError, rates.RateError) as error:
+        except FAULTS as error:
             raise ApiError(str(error)) from error
 
     return call
@@ -44,8 +49,8 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 def whole(value: Any, what: str, lowest: int, highest: int | None = None, because: str = "") -> int:
     """The value, if it is a whole number within these bounds; ``because`` explains the upper."""
-    fits = isinstance(value, int) and not isinstance(value, bool) and value >= lowest
-    if not fits or (highest is not None and value > highest):
+    fits = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not fits or value < lowest or (highest is not None and value > highest):
         upper = "" if highest is None else f" and at most {highest}{because}"
         raise ApiError(f"{what} is {value!r}; give a whole number, at least {lowest}{upper}")
     return int(value)
@@ -53,7 +58,7 @@ def whole(value: Any, what: str, lowest: int, highest: int | None = None, becaus
 
 def one_of(value: Any, what: str, known: Iterable[str]) -> str:
     """The value, if it is one of those that there are."""
-    if value not in known:
+    if value not in tuple(known):
         raise ApiError(f"{what} is {value!r}; choose {' or '.join(known)}")
     return str(value)
 
@@ -71,7 +76,7 @@ def operations(augmentation: Any) -> tuple[str, ...]:
     if isinstance(augmentation, str) or not isinstance(augmentation, Sequence):
         raise ApiError(f"augmentation is {augmentation!r}; give a list such as ['crop', 'flip']")
     for name in augmentation:
-        if name not in OPERATIONS:
+        if not isinstance(name, str) or name not in OPERATIONS:
             raise ApiError(
                 f"augmentation: there is no {name!r}{nearest(name, OPERATIONS)}"
                 f" (there are {', '.join(OPERATIONS)})"

@@ -1,4 +1,4 @@
-"""How a stage function hands over its state, so that a job that is killed can go on from there.
+"""How a stage function hands over its state, so that a killed job can continue from it.
 
 A stage function knows no file, clock or signal. It asks once for the state to begin with and offers
 its state after each step; every draw is made from a generator of its own, so that a state is
@@ -16,7 +16,7 @@ import torch
 
 @dataclass(frozen=True)
 class State:
-    """What a stage needs to go on: groups of tensors by name, and facts that JSON holds exactly.
+    """What a stage needs to continue: named groups of tensors, and facts that JSON holds exactly.
 
     It refers to what the stage works with and is written before the next step changes that.
     """
@@ -30,7 +30,7 @@ class State:
 
 
 class Checkpoints(Protocol):
-    """Where a stage function begins and what it tells of its state."""
+    """Where a stage function gets the state to begin with, and offers its own."""
 
     def resume(self) -> State | None:
         """The state to go on from; None begins at the start."""

@@ -1,4 +1,4 @@
-"""How far a job is: a bar with loss and time left on a terminal, else a line a minute for a log."""
+"""Progress of a job: a bar with loss and time left on a terminal, or a line a minute in a log."""
 
 import sys
 import time

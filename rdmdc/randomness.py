@@ -1,4 +1,4 @@
-"""Every draw names what it is for; nothing else carries random state.
+"""Random draws: each is seeded by the name of its purpose, and there is no other random state.
 
 A generator made anew for (seed, "condense", run, iteration, class) gives the same numbers in a
 resumed job, for a lone estimator and in a panel, on every device: numbers are drawn on the CPU.

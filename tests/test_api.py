@@ -89,6 +89,12 @@ def test_a_draw_is_the_seed_s(data):
     assert not torch.equal(first.inputs, other.inputs)
 
 
+def test_whole_numbers_of_numpy_are_whole_numbers(data):
+    train, _ = data
+    by_numpy = rdmdc.condense(train, ipc=np.int64(2), seed=np.int32(1), **TINY)
+    assert torch.equal(by_numpy.inputs, rdmdc.condense(train, ipc=2, seed=1, **TINY).inputs)
+
+
 def test_poisons_keep_the_radius_and_replace_the_class(data):
     train, test = data
     target = rdmdc.target(test, seed=3)
@@ -141,6 +147,7 @@ def test_evaluation_has_a_row_for_each_network_and_target(data):
         ({"device": "gpu"}, "device is 'gpu'; choose cpu or cuda"),
         ({"augmentation": ["blur"]}, "there is no 'blur' .*flip"),
         ({"augmentation": ["flop"]}, "there is no 'flop'; did you mean flip"),
+        ({"augmentation": [["flip"]]}, "there is no"),
         ({"augmentation": "flip"}, "augmentation is 'flip'; give a list"),
         ({"method": "rdm-dc"}, "did you mean rdm_dc"),
         ({"method": 3}, "method is 3; give a name"),
@@ -174,6 +181,8 @@ def test_bad_arguments_of_the_other_calls_say_what_would_be_right(data):
         (rdmdc.screen, (train, {"networks": 0}), "networks: 0 must be .*at least 1"),
         (rdmdc.screen, (train, {"by": "contrastive", "drop": 0.1}), "drop: 0.1 is no fraction"),
         (rdmdc.screen, (train, {"by": "contrastiv"}), "did you mean contrastive"),
+        (rdmdc.attack, (wide, target, {}), "target 0 has shape"),
+        (rdmdc.evaluate, (small, test, [rdmdc.target(narrow)], {}), "target 0 has shape"),
         (rdmdc.attack, (train, target, {"eps": 256}), "eps: 256 must be .*at most 255"),
         (rdmdc.attack, (train, target, {"poisons": 0}), "poisons is 0; .*at most 20"),
         (rdmdc.attack, (train, target, {"poisons": 21}), "poisons is 21; .*at most 20"),

@@ -18,6 +18,7 @@ from rdmdc.records import LabelledImages
 from rdmdc.storage import provenance as provenance_module
 from rdmdc.storage.images import load_poisons, load_synthetic, save_target
 from rdmdc.storage.provenance import Provenance
+from rdmdc.storage.reading import reading
 from rdmdc.storage.rows import decoded
 from rdmdc.storage.weights import load_weights
 
@@ -222,3 +223,11 @@ def test_content_that_contradicts_itself(saved, name, change, fault):
     safetensors.torch.save_file(values, path, metadata)
     with pytest.raises(ArtifactError, match=rf"artifact: .*{fault}.*; delete it and run"):
         load_synthetic(path)
+
+
+def test_an_artifact_that_arrow_finds_no_thread_to_read_is_not_to_be_deleted(tmp_path):
+    fault = "Unknown error: Failed to launch worker thread: Resource temporarily unavailable"
+    told = pytest.raises(ArtifactError, match="could not start a thread")
+    with told as caught, reading(tmp_path):
+        raise pa.ArrowException(fault)
+    assert "delete" not in str(caught.value)

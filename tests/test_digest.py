@@ -150,6 +150,7 @@ TRAINING = tuple(
 PROJECTING = tuple(f"screen:{name}" for name in ("contrastive*", "density", "quantum_entropy"))
 CONTRAST = (*PROJECTING, "condense:*:contrastive_mean")
 FIGURES = ("*_figure",)
+IMAGE_FIGURES = ("targets_figure", "poisons_figure", "synthetic_figure")
 TABLES = ("table", "accuracy_asr_figure", "matrix_figure")
 
 SHOWS = {  # file, edit, jobs that reach it
@@ -159,7 +160,7 @@ SHOWS = {  # file, edit, jobs that reach it
     "randomness.py": (altering("generator"), ["target", *COMPUTING]),
     "records.py": (
         altering("Normalisation.normalise"),
-        ["data:*", "target", *COMPUTING, *FIGURES],
+        ["data:*", "target", *COMPUTING, *IMAGE_FIGURES],
     ),
     "training_data.py": (altering("TrainingData.pixels"), ["screen:*", "condense:*"]),
     "contrast.py": (altering("top_contrast"), [*CONTRAST, "poison:adaptive_dm"]),
@@ -233,10 +234,7 @@ SHOWS = {  # file, edit, jobs that reach it
     "reporting/tables.py": (altering("table"), [*TABLES]),
     "reporting/table_texts.py": (altering("csv"), ["table"]),
     "reporting/figures.py": (altering("rendered"), [*FIGURES]),
-    "reporting/image_figures.py": (
-        altering("targets"),
-        ["targets_figure", "poisons_figure", "synthetic_figure"],
-    ),
+    "reporting/image_figures.py": (altering("targets"), [*IMAGE_FIGURES]),
     "reporting/accuracy_asr.py": (altering("accuracy_asr"), ["accuracy_asr_figure"]),
     "reporting/matrix.py": (altering("matrix"), ["matrix_figure"]),
     "reporting/lineage.py": (altering("html"), ["provenance_page"]),

@@ -1,1 +1,1 @@
-"""Condensers: training images to a few synthetic images per class; one file each."""
+"""Condensers: training images become a few synthetic ones per class; one file each."""

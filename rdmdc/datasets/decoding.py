@@ -34,8 +34,8 @@ def load(options: Mapping[str, Any]) -> tuple[LabelledImages, LabelledImages]:
 
     Both are sorted by class, in the source's order within a class, and share the training split's
     normalisation. Transparent images are composed over white. Everything is decoded in this
-    process: of files that may be damaged or hostile, let `preparing.prepare` call it in a child.
-    Raises DatasetError.
+    process; for files that may be damaged or hostile, use `preparing.prepare`, which calls it in a
+    child. Raises DatasetError.
     """
     source, chosen = source_of(options)
     train, test = source(chosen)
@@ -159,7 +159,7 @@ def _check_memory(needed: int, place: str) -> None:
 
 
 def _decode(encoded: bytes | np.ndarray, mode: str, size: int | None) -> np.ndarray:
-    """One image (C, H, W) uint8; transparency is composed over white, which convert() is not."""
+    """One image (C, H, W) uint8; transparent parts become white, not as by PIL's convert()."""
     if isinstance(encoded, bytes):
         try:
             image: Image.Image = Image.open(BytesIO(encoded), formats=FORMATS)

@@ -13,7 +13,7 @@ BATCH = 1 << 20  # pixels of a histogram at a time
 
 
 def normalisation(pixels: np.ndarray, wanted: Any, place: str) -> Normalisation:
-    """As configured, or each channel's mean and population std, exact: from a histogram."""
+    """The configured values, or each channel's exact mean and population std, by a histogram."""
     channels = pixels.shape[1]
     if wanted != "training_split":
         for key in ("mean", "std"):

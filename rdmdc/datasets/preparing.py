@@ -1,4 +1,4 @@
-"""A data set from strangers' files to two artifacts, in a child process with limits."""
+"""Decode a data set, which may be a stranger's, into two artifacts in a child with limits."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rdmdc.storage.guarded import guarded
 from rdmdc.storage.images import save_images
 from rdmdc.storage.provenance import Provenance
 
-MEGABYTES = 2048  # that decoding may take in memory, besides the pixels that are kept
-RATIO = 100  # and so many bytes more for each byte of the files
-SECONDS = 3600  # that decoding may take, a download included
-RATE = 100_000  # bytes of the files in each further second
+MEGABYTES = 2048  # of memory for decoding, besides the pixels that are kept
+RATIO = 100  # more bytes of memory for each byte of the files
+SECONDS = 3600  # for decoding, a download included
+RATE = 100_000  # bytes of the files for which a further second is allowed
 
 
 def prepare(options: Mapping[str, Any], train: Path, test: Path, provenance: Provenance) -> None:

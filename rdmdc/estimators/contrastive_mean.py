@@ -1,4 +1,4 @@
-"""The mean without what lies far out along the direction that only this class has."""
+"""The mean without the vectors far out along a direction in which only this class varies."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """What an estimator returns, and means without the highest scores.
 
 An estimator maps vectors (B, N, D), embeddings or gradients, of B classes to means (B, D). It takes
-one generator per class, so that a class draws the same numbers whatever is beside it.
+one generator per class, so that a class draws the same numbers whichever other classes are in the
+batch.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from rdmdc.options import Rate, option
 
 @dataclass(frozen=True)
 class Estimate:
-    """value (B, D); kept (B, N) bool: what it averages, None where that differs by feature."""
+    """value (B, D); kept (B, N) bool: the vectors averaged, None where they differ by feature."""
 
     value: torch.Tensor
     kept: torch.Tensor | None
@@ -25,7 +26,8 @@ class Estimate:
 @dataclass(frozen=True)
 class Others:
     """Rows (R, D) sampled from the whole minibatch, each centred by its class's mean, and the
-    label (R,) of each: what an estimator across classes compares a class with."""
+    label (R,) of each: what an estimator across classes compares a class with.
+    """
 
     rows: torch.Tensor
     labels: torch.Tensor

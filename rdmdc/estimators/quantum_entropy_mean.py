@@ -1,4 +1,4 @@
-"""The mean without what lies far out in all directions of large variance at once."""
+"""The mean without the vectors far out in all directions of large variance together."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "h", "*")
 def accuracy_asr(table: pd.DataFrame) -> Figure:
     """Accuracy against ASR per method from a table of ``tables.table``, one panel per attack.
 
-    Filled markers with ± of accuracy and the 95 % interval of the targets hit; a thin line leads
-    to the hollow marker of the same method without poison. Up to twelve methods differ in colour
-    and in marker.
+    A filled marker is a method under attack, with ± of accuracy and the 95 % interval of targets
+    hit. A thin line leads to its hollow marker: the same method without poison. Up to twelve
+    methods differ in colour and in marker.
     """
     if table.empty:
         raise FigureError("the table has no rows to draw")
@@ -82,7 +82,7 @@ def _facet(table: pd.DataFrame) -> list[str]:
 
 
 def _plot(axes: Axes, row: Mapping[Any, Any], look: Mapping[str, Any]) -> None:
-    """One method. The interval is of targets hit, so its bar need not hold the mean over cells."""
+    """Draw a method. The interval counts targets hit, so its bar may miss the mean over cells."""
     x, y = row["accuracy_mean"], row["asr_mean"]
     low, high = row["asr_low"], row["asr_high"]
     bars: dict[str, Any] = {

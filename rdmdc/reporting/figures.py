@@ -44,7 +44,7 @@ def rendered(figure: Figure, form: str, dpi: int) -> bytes:
 
 
 def laid_out(figure: Figure) -> Figure:
-    """Lay the figure out once and for all, else every drawing of it moves things a little."""
+    """Fix the layout of a figure: otherwise every drawing of it moves things a little."""
     for _ in range(2):  # the second pass knows the sizes that the first one made
         figure.draw_without_rendering()
     figure.set_layout_engine("none")

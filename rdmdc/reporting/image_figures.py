@@ -88,8 +88,8 @@ def synthetic(
 ) -> Figure:
     """A panel per method: a row per class, ``per_class`` synthetic images across.
 
-    Of more than ``most_classes`` classes, so many evenly spaced ones are drawn, and the figure says
-    so. The sets are of the same classes.
+    If there are more than ``most_classes`` classes, that many evenly spaced ones are drawn, and the
+    figure says so. Raises FigureError where the sets differ in their classes.
     """
     if not sets:
         raise FigureError("no condensed sets to draw; name methods in the config")
@@ -137,7 +137,7 @@ def _mosaic(condensed: SyntheticSet, classes: Iterable[int], per_class: int) -> 
 
 
 def _show(axes: Axes, picture: NDArray[Any]) -> None:
-    """Draw a picture without ticks, every pixel a square, framed since it may be white."""
+    """Draw a picture without ticks and with square pixels; the frame shows where white ends."""
     axes.imshow(picture, interpolation="nearest", vmin=0, vmax=1)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(color="0.7", linewidth=0.5)

@@ -1,4 +1,4 @@
-"""What tables and figures come from: their sidecars followed back to the data set's own files."""
+"""The origin of tables and figures: their sidecars, followed back to the data set's files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rdmdc.storage.provenance import Sidecar, read, sidecar_of
 
 @dataclass(frozen=True)
 class Origin:
-    """An artifact and its sidecar, None for a file of the data set's own."""
+    """An artifact and its sidecar, which is None for a file of the data set."""
 
     path: str
     sha256: str
@@ -24,10 +24,10 @@ class Origin:
 
 
 def lineage(paths: Iterable[Path]) -> list[Origin]:
-    """The artifacts and all that they come from, each once, by the time they were finished.
+    """The artifacts and all that they come from, each once, in the order they were finished.
 
-    Raises ArtifactError where a sidecar is missing or damaged, or where an artifact came from
-    something else than is there now.
+    Raises ArtifactError where a sidecar is missing or damaged, or where an input of an artifact has
+    changed since.
     """
     found: dict[str, Origin] = {}
     waiting: list[tuple[str, str | None]] = [(str(path), None) for path in paths]

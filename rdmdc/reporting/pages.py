@@ -1,4 +1,4 @@
-"""Tables as HTML pages: one file each, that sorts by a click and needs no network."""
+"""Tables as HTML pages: single files that need no network; a click on a heading sorts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ PARTS = files("rdmdc.reporting")
 
 def page(title: str, table: pd.DataFrame, paragraphs: Sequence[str]) -> str:
     """A page with a table of texts, then the paragraphs; everything is escaped."""
-    as_they_are = dict.fromkeys(table.columns, str)  # else a long one is cut, a new line spelt out
+    # pandas' own formatters cut long texts and escape line breaks
+    as_they_are = dict.fromkeys(table.columns, str)
     body = table.to_html(index=False, border=0, justify="unset", formatters=as_they_are)
     paragraphs = [f"<p>{escape(text)}</p>" for text in paragraphs]
     return document(title, [f'<div class="table">{body}</div>', *paragraphs])

@@ -42,7 +42,7 @@ def markdown(table: pd.DataFrame, title: str, note: str) -> str:
 
 def html(table: pd.DataFrame, title: str, note: str) -> str:
     """The same as a page whose columns sort by the numbers that they begin with."""
-    # several numbers in lines, so that ASR and clean ASR fit a window together
+    # broken into lines, so that ASR and clean ASR fit into a window side by side
     texts = _texts(table).map(lambda text: text.replace(", hit", ",\nhit").replace(" [", "\n["))
     return page(title, texts, [*([note] if note else []), EXPLANATION])
 

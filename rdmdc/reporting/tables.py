@@ -3,7 +3,7 @@
 A cell is (condition, target, run, method, architecture); its value is the fraction of its
 evaluation networks that are fooled. The paper's ± is the population standard deviation over cells
 (§5.1: 60 % of 25 cells is 60 ± 48.99). Runs of one target are not independent, so the interval and
-the paired test count targets: a target is hit when more than half of its cells' value says so.
+the paired test count targets: a target is hit when the mean value of its cells exceeds ½.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def _cells(
 
 
 def _hits(cells: pd.DataFrame) -> pd.Series[bool]:
-    """Whether each target is hit; whole numbers, since ½ must be exact."""
+    """True for each target that is hit; whole numbers are compared, since ½ must be exact."""
     sums = cells[["fooled", "networks"]].groupby("target").sum()
     return 2 * sums["fooled"] > sums["networks"]
 
@@ -205,7 +205,7 @@ def _success(cells: pd.DataFrame, prefix: str) -> dict[str, Any]:
 
 
 def _against(plain: pd.DataFrame, cells: pd.DataFrame) -> dict[str, Any]:
-    """Exact McNemar test: under equality a discordant target falls on either side as a coin."""
+    """Exact McNemar test: of equal methods, either is as likely to be the only one that is hit."""
     theirs, ours = _hits(plain), _hits(cells)
     lost, won = int((theirs & ~ours).sum()), int((ours & ~theirs).sum())
     p = float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0

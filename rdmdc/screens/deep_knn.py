@@ -33,9 +33,10 @@ def deep_knn(
     """Deep k-NN (Peri et al. 2020): leave out images whose neighbours' label is not their own.
 
     The ``neighbours`` nearest of all training images in the features of a trained network vote; an
-    image goes if its own label has not the most votes (a draw keeps it). The score is the share of
-    votes for other labels. Deviation: neighbours are those in Euclidean distance of features at
-    unit length. It needs no rate. Raises RecordError where a class would be left without images.
+    image is left out if another label has more votes than its own (a tie keeps it). The score is
+    the share of votes for other labels. Deviation: neighbours are those in Euclidean distance of
+    features at unit length. It needs no rate. Raises RecordError where a class would be left
+    without images.
     """
     features = trained_features(suspects, options.training, progress, checkpoints)
     labels, classes = suspects.images.labels, len(suspects.images.class_names)

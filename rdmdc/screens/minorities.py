@@ -1,4 +1,4 @@
-"""Minorities: small groups of points that lie apart from the rest, of a size that nobody tells.
+"""Minorities: small groups of points, of unknown size, that lie apart from the rest.
 
 A direction along which a few points lie far to one side is skewed, so directions are sought that
 maximise skewness (projection pursuit, Huber 1985, by FastICA's fixed point, Hyvärinen 1999). The
@@ -23,7 +23,8 @@ class Minority:
     along the direction that the split explains; position (N,): each point along the direction,
     0 at the mean of the rest and 1 at the mean of the minority; spread: the rest's standard
     deviation in the same unit; among (N,) bool: the points that were split, which members of
-    minorities found before are not."""
+    minorities found before are not.
+    """
 
     members: torch.Tensor
     separation: float
@@ -39,9 +40,9 @@ class Minority:
 def minorities(points: torch.Tensor, smallest: int, largest: int, most: int) -> list[Minority]:
     """Up to ``most`` minorities of points (N, Q), each found without the members of those before.
 
-    A minority has ``smallest`` to ``largest`` points; whether it is apart from the rest its
-    separation tells. The result is deterministic. Fewer are returned where points run out or all
-    that are left are equal.
+    A minority has ``smallest`` to ``largest`` points; its separation says how far it stands apart.
+    The result is deterministic. Fewer are returned where points run out or all that are left are
+    equal.
     """
     found: list[Minority] = []
     left = torch.arange(len(points))

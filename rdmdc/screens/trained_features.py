@@ -22,7 +22,8 @@ def trained_features(
 ) -> torch.Tensor:
     """Embeddings (N, D) of all training images by a network trained on them, on the CPU.
 
-    draws: screens that name the same train the same network.
+    draws: the name of training's random draws; screens that give the same one train the same
+    network.
     """
     images, device = suspects.images, suspects.device
 

@@ -37,19 +37,19 @@ def guarded(
     place: object,
     remedy: str,
 ) -> bytes:
-    """What a module's function of arguments that JSON holds returns, run in a child.
+    """Run a module's function in a child process and return its bytes; JSON carries the arguments.
 
-    The child may allocate so many megabytes beyond what its imports take, which bounds the result
-    too. Raises ``error`` for an InputError in the child, and, with the last place that the function
-    named by ``reading_now`` (``place`` where it named none) and the remedy, where the child
-    crashes, takes too long or needs more memory. RuntimeError tells any other exception.
+    The child may allocate that many megabytes beyond what its imports take, the result included. An
+    InputError in the child is raised here as ``error``. Where the child crashes, takes too long or
+    needs more memory, ``error`` names the place that the function last gave to ``reading_now``
+    (``place`` if none) and the remedy. Any other exception becomes a RuntimeError.
     """
     request = [function.__module__, function.__qualname__, arguments, megabytes]
     child = subprocess.Popen(
         [sys.executable, "-P", "-m", __name__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # where libraries that crash say so
+        stderr=subprocess.DEVNULL,  # libraries that crash print here
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
@@ -113,13 +113,13 @@ def _ending(code: int) -> str:
 
 
 def reading_now(place: object) -> None:
-    """Name what is read from here on, for the error if it crashes; without a parent do nothing."""
+    """Tell the parent what is read from here on, to name if this crashes; only in a child."""
     if _answer is not None:
         _say({"reading": str(place)})
 
 
 def allow(more: int) -> None:
-    """Let the child allocate so many bytes more; without a parent do nothing."""
+    """Let the child allocate that many more bytes; it has an effect in a child only."""
     if _answer is not None:
         limit, most = resource.getrlimit(resource.RLIMIT_DATA)
         if limit != resource.RLIM_INFINITY:
@@ -157,7 +157,7 @@ def _end_with_parent() -> None:
 
 
 def _limit(megabytes: int) -> None:
-    """Limit the memory that can be allocated from here on, where the system counts it: on Linux."""
+    """Limit the memory that this process can allocate from here on; on Linux only."""
     with suppress(FileNotFoundError):
         pages = int(Path("/proc/self/statm").read_text().split()[5])
         wanted = pages * resource.getpagesize() + (megabytes << 20)
@@ -173,6 +173,6 @@ if __name__ == "__main__":
     from rdmdc.storage import guarded as _self  # the module that the function's imports see
 
     _self._answer = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever is printed is no answer
+    os.dup2(2, 1)  # what a library prints must not look like an answer
     _self._serve()
     os._exit(0)  # no destructors of libraries, which may crash

@@ -74,7 +74,7 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "seconds": (int, float),
     "commit": (str, type(None)),
 }
-"""The types of a sidecar's entries; others, of another version, are passed over."""
+"""The types of a sidecar's entries; entries that other versions wrote are ignored."""
 
 
 def sha256(path: Path) -> str:

@@ -1,8 +1,8 @@
 """Scores and traces on disk: Parquet files, which people open elsewhere too.
 
 Reading them happens in a child process with limits: Arrow's reader of Parquet trusts what a file
-claims of itself. A sidecar's sha256 is no reason to do without, as whoever sends a file can send a
-sidecar with it; all files of a job are read by one child.
+claims of itself. That holds even where a sidecar's sha256 fits, as whoever sends a file can send a
+sidecar with it. One child reads all files of a job.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ COLUMNS = {
         "kept": TRUTH,
     },
 }
-"""The columns of each kind that has no others."""
+"""The kinds of files whose columns are fixed, with these columns."""
 
-MEGABYTES = 256  # that reading may take in memory
-RATIO = 100  # and so many bytes more for each byte of the files
-SECONDS = 60  # that reading may take, and one more for each MB
+MEGABYTES = 256  # of memory for reading
+RATIO = 100  # more bytes of memory for each byte of the files
+SECONDS = 60  # for reading, and one more for each MB of the files
 
 
 def save_rows(path: Path, kind: str, rows: pd.DataFrame, provenance: Provenance) -> None:
@@ -125,7 +125,7 @@ def _table(path: Path, kind: str, expect: Mapping[str, Any]) -> pa.Table:
 
 
 def _check_columns(schema: pa.Schema, wanted: Mapping[str, pa.DataType]) -> None:
-    """Exactly these; how long the offsets of a text are differs between versions of pandas."""
+    """ValueError unless they are exactly these; a text may have offsets of 32 or 64 bits."""
     if schema.names != list(wanted):
         raise ValueError(f"columns {', '.join(schema.names)}, not {', '.join(wanted)}")
     for field, kind in zip(schema, wanted.values(), strict=True):

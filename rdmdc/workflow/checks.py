@@ -1,4 +1,4 @@
-"""What contradicts itself in a preset is said before any job starts, one line each."""
+"""Checks of a preset: the first contradiction is reported in one line, before any job starts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rdmdc.workflow.presets import Config, ConfigError
 
 
 def check(config: Config) -> None:
-    """Raise ConfigError, OptionError or PluginError for the first clash of a complete preset."""
+    """Raise ConfigError, OptionError or PluginError for the first fault of a complete preset."""
     presets.source_of(config)
     presets.network_of(config)
     for name in config["networks"]:
@@ -46,7 +46,7 @@ def check(config: Config) -> None:
 
 
 def _check_normalisation(wanted: Any) -> None:
-    """A mean and a standard deviation for each channel, or what the training split has."""
+    """Raise ConfigError unless it is training_split, or lists of the channels' mean and std."""
     if wanted == "training_split":
         return
     if not isinstance(wanted, dict) or set(wanted) != {"mean", "std"}:
@@ -133,7 +133,7 @@ def _check_panel(config: Config, panel: str, methods: object) -> None:
 
 
 def _check_drop(config: Config, method: str, condition: str) -> None:
-    """A share that leaves nothing of a minibatch, or too little of a class for one."""
+    """Raise ConfigError where a drop empties a minibatch, or leaves a class too small for one."""
     batch = presets.condenser_of(config, method, condition).values.get("batch")
     estimator = presets.estimator_of(config, method)
     if batch is not None and estimator is not None and "drop" in estimator.values:

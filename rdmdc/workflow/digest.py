@@ -204,7 +204,7 @@ def _beside(path: Path) -> str:
 
 
 WORDS = {"option": 0, "print": 0, "require": 1, "_require": 1, "unique": 1}
-"""Functions whose arguments are words from this place on: how many of them count."""
+"""Functions that are given words: how many of their positional arguments count."""
 WORDED = frozenset({"unit", "place", "remedy"})
 """Keyword arguments of `option` and `guarded` that are words."""
 

@@ -1,4 +1,4 @@
-"""The options of each job: all that its result depends on beside its input files and its code."""
+"""The options of each job: all that its result depends on besides its input files and code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COMMON = ("dataset", "seed", "device", "threads", "compile")
 
 
 def as_argument(options: Mapping[str, Any]) -> str:
-    """Options as the one line of JSON that a job gets and its artifacts keep."""
+    """Options as one line of JSON: the job's argument, which its artifacts record."""
     return json.dumps(options, sort_keys=True)
 
 
@@ -55,7 +55,8 @@ def poison(config: Config, condition: str, target: int) -> dict[str, Any]:
         "target": target,
     }
     if attack.plugin.options is not None and not attack.plugin.facts["victims"]:
-        options["precision"] = config["precision"]  # victims' weights are not frozen
+        # not for victims, since gradient matching differentiates by their weights
+        options["precision"] = config["precision"]
     return options
 
 

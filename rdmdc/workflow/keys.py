@@ -80,7 +80,7 @@ class Preset:
 
 @dataclass(frozen=True)
 class Cluster:
-    """What jobs ask a cluster for is worked out from these; no result depends on them."""
+    """What the memory and run time of jobs are computed from; no result depends on it."""
 
     train: int = option("images of the training split", at_least=1)
     test: int = option("images of the test split", at_least=1)
@@ -100,7 +100,7 @@ class PerClass:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How images are decoded, beside the options of their source."""
+    """How images are decoded, besides the options of their source."""
 
     classes: tuple[str, ...] | None = option(
         "names of the classes to keep, in the order of their labels; null keeps all"
@@ -126,7 +126,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Method:
-    """What makes a condensed set of a training set."""
+    """A screen, a condenser and an estimator, which turn a training set into a condensed set."""
 
     label: str = option("name in tables and figures")
     screen: str = option("entry of screens, or a screen without options")
@@ -155,7 +155,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Row:
-    """Rows of a table: a condition, and a method each."""
+    """Rows of a table: one condition, and a row for each method."""
 
     condition: str = option("entry of conditions, with an attack")
     methods: tuple[str, ...] = option("entries of methods")

@@ -67,7 +67,7 @@ def plugin_named(config: Config, kind: str, name: str, where: str) -> Plugin:
 def chosen(
     config: Config, kind: str, name: str, where: str, further: Mapping[str, Any] | None = None
 ) -> Chosen:
-    """The plug-in and the options of an entry of its kind's section, ``further`` ones laid over.
+    """The plug-in and the options of an entry; ``further`` options override the entry's.
 
     A plug-in without options needs no entry. Raises PluginError or OptionError.
     """

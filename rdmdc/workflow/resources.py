@@ -1,4 +1,4 @@
-"""What a job asks a cluster for: memory and run time, from what its plug-ins declare.
+"""The memory and run time that a job requests, computed from what its plug-ins declare.
 
 No result depends on them, and no job re-runs for them. Plug-ins state how many forward passes they
 make, networks what a pass costs and holds. A gradient by the inputs costs another forward pass, one
@@ -32,14 +32,14 @@ class Work:
 
 
 def memory_mb(config: Config, work: Work, attempt: int) -> int:
-    """MB of host memory: a GPU's tensors lie in its own. Each attempt asks for as much again."""
+    """MB of host memory, without a GPU's tensors; the n-th attempt requests n times as much."""
     held = work.tensors_mb if config["device"] == "cpu" else 0
     needed = config["cluster"]["memory_mb"] + SNAKEMAKE_MB + _data_mb(config) + held
     return attempt * 100 * ceil(needed / 100)
 
 
 def minutes(config: Config, work: Work, attempt: int) -> int:
-    """Minutes of wall time; each attempt asks for as many again."""
+    """Minutes of wall time; the n-th attempt requests n times as many."""
     seconds = work.operations / (config["cluster"]["gflops"] * 1e9)
     return attempt * ceil(START_MINUTES + seconds / 60)
 
@@ -48,7 +48,7 @@ def minutes(config: Config, work: Work, attempt: int) -> int:
 
 
 def data(config: Config) -> Work:
-    """Decoding the data set, which is held once decoded and once sorted, with numbers between."""
+    """Decoding the data set; memory holds three times its pixels while they are sorted."""
     images = config["cluster"]["train"] + config["cluster"]["test"]
     seconds = images / DECODED
     return Work(seconds * config["cluster"]["gflops"] * 1e9, 3 * _data_mb(config))
@@ -81,7 +81,7 @@ def poison(config: Config, condition: str) -> Work:
 
 
 def screen(config: Config, condition: str, name: str) -> Work:
-    """So many passes over the training split as the screen declares."""
+    """As many passes over the training split as the screen declares."""
     chosen = presets.chosen(config, "screen", name, "screens")
     network = _network(config, presets.network_of(config, condition))
     passes = chosen.plugin.facts["passes"](chosen.options) * config["cluster"]["train"]
@@ -89,7 +89,7 @@ def screen(config: Config, condition: str, name: str) -> Work:
 
 
 def condense(config: Config, condition: str, panel: str) -> Work:
-    """So many passes as the condenser declares, for a panel of methods."""
+    """As many passes as the condenser declares, for a panel of methods."""
     methods, classes = config["panels"][panel], config["cluster"]["classes"]
     condenser = presets.condenser_of(config, methods[0], condition)
     network = _network(config, presets.network_of(config, condition))
@@ -121,7 +121,7 @@ def _ipc(condenser: presets.Chosen) -> int:
 
 
 def _poisons(config: Config, condition: str, every_class: bool) -> int:
-    """P: a number, or a rate of a class, of every class for an attack that poisons all."""
+    """P, the number of poisons: as given, or a share of the classes that the attack poisons."""
     wanted, data = config["conditions"][condition]["poisons"], config["cluster"]
     attacked = data["classes"] if every_class else 1
     if isinstance(wanted, int):

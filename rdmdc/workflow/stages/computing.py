@@ -28,11 +28,10 @@ def plugin_of(kind: str, argument: Mapping[str, Any]) -> tuple[plugins.Plugin, A
 def network_of(
     args: argparse.Namespace, images: LabelledImages, argument: Mapping[str, Any] | None = None
 ) -> Network:
-    """The network of the job's options, or another, at the images' size; it runs as they say.
+    """The network of the options, or of ``argument``, at the images' size, compiled if they say so.
 
-    Says so on stderr where its kernels cannot be compiled, and what a precision other than float32
-    means on this processor. Raises NetworkError where the network
-    does not fit the images.
+    A line on stderr says why its kernels cannot be compiled, and what a precision other than
+    float32 means on this processor. Raises NetworkError where the network does not fit the images.
     """
     options = args.options
     _, channels, height, width = images.pixels.shape
@@ -55,10 +54,9 @@ def network_of(
 def checkpoints(
     args: argparse.Namespace, provenance: Provenance, output: Path, **more: Any
 ) -> JobCheckpoints:
-    """The job's checkpoints beside an output; only what decides the same bits resumes one.
-
-    Call it when the job's networks are made, since how they run is part of that; ``more`` is what
-    else is.
+    """The job's checkpoints, in a file beside an output. One is resumed only if nothing that
+    decides the result's bits has changed. How networks run is part of that, so call this after
+    they are made; ``more`` holds what else is part of it.
     """
     identity = {
         "stage": provenance.stage,

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
                 Progress(f"evaluate {method} by {name}"),
                 Part(saved, state, {"scored": scored}),
             )
-            state = None  # it belongs to the first that was not done
+            state = None  # it is the state of the first that was not done
             scored = [*scored, rows.to_dict("records")]
         for method, path in sets.items():
             parts = [

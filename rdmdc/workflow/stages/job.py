@@ -1,4 +1,4 @@
-"""What all stages share: noting how a job starts, and what its inputs must be."""
+"""What all stages share: recording a job's start, and the options that its inputs must have."""
 
 from __future__ import annotations
 
