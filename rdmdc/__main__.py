@@ -38,6 +38,7 @@ STAGES = {
 OWN_DATA = {
     "audit": "audit_command",
     "condense": "condense_command",
+    "train": "train_command",
     "sign": "sign_command",
     "verify-set": "verify_set_command",
 }
