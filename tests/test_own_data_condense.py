@@ -259,5 +259,26 @@ def test_two_runs_in_one_folder(tmp_path):
         pass
 
 
+def test_a_workflow_that_outlives_its_call_keeps_the_folder(tmp_path):
+    """Else the next call would write into the same files beside it."""
+    code = (
+        "import sys; from pathlib import Path; from rdmdc.owndata import running;"
+        "running.command = lambda *_: ['sleep', '600'];"
+        "running.run(*map(Path, sys.argv[1:3]), 1, [])"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "preset.yaml"), str(tmp_path)]
+    run = subprocess.Popen(words, start_new_session=True)
+    try:
+        while not (tmp_path / "snakemake.log").is_file():
+            time.sleep(0.1)
+        time.sleep(1)
+        run.kill()
+        run.wait()
+        with pytest.raises(running.WorkflowError, match="another run"), running._alone(tmp_path):
+            pass
+    finally:
+        os.killpg(run.pid, signal.SIGKILL)
+
+
 def test_the_snakefile_is_where_it_is_looked_for():
     assert running.snakefile() == Path(__file__).parents[1] / "Snakefile"
