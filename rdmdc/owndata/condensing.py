@@ -8,6 +8,7 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 from shlex import quote
+from statistics import mean
 
 import yaml
 
@@ -58,8 +59,13 @@ def condense(args: argparse.Namespace) -> None:
         folder=work / RESULTS / "own/run=0",
         test=work / RESULTS / "data/test.safetensors",
     )
-    publishing.publish(out, made, audited, work)
+    measured = publishing.publish(out, made, audited, work)
     print("\n".join(auditing.summary(audited)))
+    accuracies = [f"{mean(values):.1%} with {name} values" for name, values in measured.items()]
+    print(
+        f"accuracy: {', '.join(accuracies)} (mean of {len(measured['exact'])} networks each, on"
+        f" {sum(found.test)} real images: {found.test_from})"
+    )
     print(f"{out}: the condensed set; start with {out / 'README.md'}")
     print(f"{work / 'audit/report.html'}: the audit, with images of the data: not for others")
     print(f"{work}: what a further call goes on from", file=sys.stderr)

@@ -51,8 +51,11 @@ def check_free(out: Path) -> None:
         raise InputError(f"{out}: exists and is no folder; name another")
 
 
-def publish(out: Path, made: Made, audited: Audit, work: Path) -> None:
-    """Write everything but the preset; images of an earlier set are removed first."""
+def publish(out: Path, made: Made, audited: Audit, work: Path) -> dict[str, list[float]]:
+    """Write everything but the preset; images of an earlier set are removed first.
+
+    Returns the accuracies with "exact" values and with "8-bit" images.
+    """
     path = made.folder / f"{made.method}.safetensors"
     synthetic, test = load_synthetic(path), load_images(made.test)
     pixels = pictures.quantised(synthetic)
@@ -72,6 +75,7 @@ def publish(out: Path, made: Made, audited: Audit, work: Path) -> None:
     (out / "croissant.json").write_text(
         json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
+    return measured
 
 
 def write_card(path: Path, text: str, latest: Path) -> None:
