@@ -4,12 +4,15 @@
     python scripts/audit_evidence.py measure cifar10 audit-cifar10.csv --data datasets
     python scripts/audit_evidence.py tell audit-emoji.csv audit-cifar10.csv
     python scripts/audit_evidence.py folder emoji drawings --target 50
+    rdmdc audit drawings
+    python scripts/audit_evidence.py picture emoji docs/attack-and-audit.png --target 50
 
 ``measure`` adds a row to the table for each target, with poisons by distribution matching in its
 adversarial class, and for each clean resample, a subset of 80 % of each class; rows that are there
 already are not measured again, so that it can be interrupted. The audit is `rdmdc audit`'s with its
 usual seed; it is not told which images are poisons, or that there are any. ``tell`` sums tables up.
 ``folder`` writes a poisoned training split as class folders, and the test split beside it.
+``picture`` draws a target, some poisons beside their originals, and their scores in that audit.
 
 Targets 0 to 24 are for reporting, 50 to 99 for choosing settings. Poisons are 1/10 of their class
 within 112/255 of the drawings and within 128/255 of CIFAR-10, where presets of this project attack.
@@ -20,17 +23,22 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 import rdmdc
 from rdmdc.owndata import audit, verdicts
 from rdmdc.randomness import generator
 from rdmdc.records import LabelledImages, PoisonSet
+from rdmdc.reporting.figures import rendered
 
 EPS = {"emoji": 112, "cifar10": 128}  # in 255ths
 SHARE = 0.8  # of each class in a clean resample
+SHOWN = 8  # poisons in a picture
 SEED = 0  # of the audit's networks
 Splits = tuple[LabelledImages, LabelledImages]
 
@@ -162,11 +170,66 @@ def folder(args: argparse.Namespace) -> None:
     print(f"{out}: {len(poisons.indices)} poisons in the class {name}")
 
 
+def picture(args: argparse.Namespace) -> None:
+    """Draw a target, poisons beside their originals, and their scores in an audit of ``folder``'s."""
+    loaded = splits(args.dataset, args.data, args.per_class)
+    poisons = crafted(loaded, args.dataset, args.target, args.iterations)
+    rows = pd.read_parquet(args.audit)
+    indices = rows["file"].map(lambda name: int(Path(name).stem)).to_numpy()
+    rows["poison"] = np.isin(indices, poisons.indices.numpy())
+    label = int(poisons.labels[0])
+    args.out.write_bytes(rendered(drawn(loaded, poisons, args.target, rows, label), "png", 160))
+    own = rows[rows["label"] == label]
+    caught, others = (int(own["flagged"][own["poison"] == bad].sum()) for bad in (True, False))
+    print(
+        f"{args.out}: {int(own['poison'].sum())} poisons, {caught} of them flagged, and {others}"
+        " others of their class"
+    )
+
+
+def drawn(
+    loaded: Splits, poisons: PoisonSet, target: int, rows: pd.DataFrame, label: int
+) -> Figure:
+    """Above the attack: target, originals, poisons. Below the audit: scores of their class."""
+    train, test = loaded
+    wanted = rdmdc.target(test, target)
+    figure = Figure(figsize=(7.2, 3.9), layout="constrained")
+    above, below = figure.subfigures(2, height_ratios=(1.15, 1))
+    left, right = above.subfigures(1, 2, width_ratios=(1, 4.6))
+    axes = left.subplots()
+    _show(axes, wanted.pixels)
+    axes.set_title(f"a target,\n{train.class_names[wanted.true_label]}", fontsize=8)
+    grid = right.subplots(2, SHOWN)
+    for column, index in enumerate(poisons.indices[:SHOWN].tolist()):
+        _show(grid[0][column], train.pixels[index])
+        _show(grid[1][column], poisons.pixels[column])
+    right.suptitle(
+        f"images of {train.class_names[label]}, and below as poisons that pull towards the target",
+        fontsize=8,
+    )
+    axes = below.subplots()
+    own = rows[rows["label"] == label]
+    bins = np.linspace(0, float(own["score"].max()), 40).tolist()
+    parts = [own["score"][~own["poison"]], own["score"][own["poison"]]]
+    axes.hist(parts, bins, stacked=True, color=["#94a3b8", "#dc2626"], label=["others", "poisons"])
+    axes.set(xlabel="score in the audit, which knows no poisons", ylabel="images", yscale="symlog")
+    axes.set_ylim(0, None)
+    axes.legend(frameon=False, title=f"class {train.class_names[label]}")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return figure
+
+
+def _show(axes: Axes, pixels: torch.Tensor) -> None:
+    axes.imshow(pixels.permute(1, 2, 0).numpy(), interpolation="nearest")
+    axes.set_axis_off()
+
+
 def main() -> None:
     """Run one command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     commands = parser.add_subparsers(required=True)
-    for run, place in ((measure, "table"), (folder, "out")):
+    for run, place in ((measure, "table"), (folder, "out"), (picture, "out")):
         command = commands.add_parser(run.__name__, help=(run.__doc__ or "").rstrip("."))
         command.add_argument("dataset", choices=sorted(EPS))
         command.add_argument(place, type=Path)
@@ -179,6 +242,8 @@ def main() -> None:
             command.add_argument("--resamples", type=int, default=10)
         else:
             command.add_argument("--target", type=int, default=50)
+        if run is picture:
+            command.add_argument("--audit", type=Path, default=Path("audit/audit.parquet"))
     command = commands.add_parser("tell", help=(tell.__doc__ or "").rstrip("."))
     command.add_argument("tables", nargs="+", type=Path)
     command.set_defaults(run=tell)

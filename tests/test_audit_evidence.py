@@ -100,3 +100,17 @@ def test_a_folder_with_poisons(loaded, tmp_path, capsys):
         assert np.array_equal(np.asarray(image).transpose(2, 0, 1), poisons.pixels[0])
     assert len(list((tmp_path / "out").rglob("*.png"))) == 770
     assert len(list((tmp_path / "out-test").rglob("*.png"))) == len(loaded[1].labels)
+
+
+def test_a_picture_of_poisons_and_their_scores(loaded, tmp_path, capsys):
+    poisons = audit_evidence.crafted(loaded, "emoji", 50, 2)
+    labels = loaded[0].labels.tolist()
+    bad = np.isin(np.arange(len(labels)), poisons.indices.numpy())
+    rows = pd.DataFrame({"label": labels, "score": bad * 3.0, "flagged": bad})
+    rows["file"] = [f"data/class/{index:05d}.png" for index in range(len(labels))]
+    rows[::-1].to_parquet(tmp_path / "audit.parquet")
+    words = {"out": tmp_path / "x.png", "target": 50, "audit": tmp_path / "audit.parquet"}
+    audit_evidence.picture(arguments(**words))
+    assert "11 poisons, 11 of them flagged, and 0 others" in capsys.readouterr().out
+    with Image.open(tmp_path / "x.png") as image:
+        assert image.size == (1152, 624)
