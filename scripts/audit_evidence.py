@@ -171,7 +171,7 @@ def folder(args: argparse.Namespace) -> None:
 
 
 def picture(args: argparse.Namespace) -> None:
-    """Draw a target, poisons beside their originals, and their scores in an audit of ``folder``'s."""
+    """Draw a target, poisons beside their originals, and their scores in the audit."""
     loaded = splits(args.dataset, args.data, args.per_class)
     poisons = crafted(loaded, args.dataset, args.target, args.iterations)
     rows = pd.read_parquet(args.audit)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import safetensors
+import torch
 import yaml
 from owndata_forms import folder
 from owndata_set import made as made
@@ -74,6 +75,28 @@ def test_datasets_opens_it(made, tmp_path):
 def test_pandas_opens_it(made):
     rows = pd.read_parquet(made.set / "data/train.parquet")
     assert rows["image"][0]["bytes"].startswith(b"\x89PNG") and len(rows) == 6
+
+
+def test_duckdb_opens_it(made):
+    duckdb = pytest.importorskip("duckdb")
+    table = str(made.set / "data/train.parquet")
+    query = (
+        "select label, count(*), min(octet_length(image.bytes)) from ? group by label order by 1"
+    )
+    rows = duckdb.sql(query.replace("?", f"'{table}'")).fetchall()
+    assert [row[:2] for row in rows] == [(0, 2), (1, 2), (2, 2)] and min(
+        row[2] for row in rows
+    ) > 60
+
+
+def test_plain_torch_opens_it(made):
+    """Nothing but torch and the PNG files, by the folders that torchvision expects."""
+    torchvision = pytest.importorskip("torchvision")
+    opened = torchvision.datasets.ImageFolder(
+        made.set / "images", torchvision.transforms.PILToTensor()
+    )
+    inputs, labels = next(iter(torch.utils.data.DataLoader(opened, batch_size=6)))
+    assert labels.tolist() == [0, 0, 1, 1, 2, 2] and inputs.shape == (6, 3, 8, 8)
 
 
 @pytest.mark.filterwarnings("ignore")
