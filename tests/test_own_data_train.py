@@ -88,6 +88,16 @@ def test_the_test_split_of_data_with_splits(made, tmp_path, capsys):
     assert "of 18 real images" in capsys.readouterr().out
 
 
+def test_what_is_broken_is_listed(made, tmp_path, capsys):
+    held_out(tmp_path / "test", counts=(5, 6, 7))
+    (tmp_path / "test/ant/notes.txt").write_text("bees are insects")
+    words = ["train", str(made.set), "--test", str(tmp_path / "test"), "-o", str(tmp_path / "out")]
+    assert main(words) == 1 and "--skip-broken" in capsys.readouterr().err
+    assert main([*words, "--skip-broken"]) == 0
+    said = capsys.readouterr().out
+    assert "ant/notes.txt: no image that can be decoded" in said and "of 18 real images" in said
+
+
 def strange(path):
     held_out(path, names=["ant", "bee", "dog"])
 

@@ -11,7 +11,7 @@ from rdmdc.datasets import image_list
 from rdmdc.datasets.split import DatasetError, listed
 from rdmdc.owndata import reading
 from rdmdc.owndata.listings import Wanted
-from rdmdc.owndata.survey import survey
+from rdmdc.owndata.survey import Survey, survey
 from rdmdc.records import LabelledImages, SyntheticSet
 
 
@@ -21,14 +21,14 @@ def real(
     skip_broken: bool,
     columns: tuple[str | None, str | None],
     work: Path,
-) -> LabelledImages:
+) -> tuple[LabelledImages, Survey]:
     """The test split of the data, or all of it where it has no splits, memory-mapped in ``work``.
 
     Images are scaled to the set's side, and normalised by its mean and standard deviation; classes
     are matched by name. Raises DatasetError, also where the classes are not those of the set.
     """
     path = work / "images.parquet"
-    survey(Wanted(data, None, 0.0, skip_broken, *columns), path)
+    seen = survey(Wanted(data, None, 0.0, skip_broken, *columns), path)
     images = image_list.load(path)
     held_out = images.part(True)
     if len(held_out):
@@ -46,7 +46,7 @@ def real(
     options = reading.dataset(path, side, "grey" if channels == 1 else "rgb")
     options["classes"] = list(made.class_names)
     found = reading.training_split(options, work / "test.safetensors")
-    return replace(found, normalisation=made.normalisation)
+    return replace(found, normalisation=made.normalisation), seen
 
 
 def _check_classes(data: str, own: set[str], wanted: tuple[str, ...]) -> None:

@@ -18,6 +18,7 @@ from rdmdc.models import running
 from rdmdc.models.network import Network, Weights
 from rdmdc.models.training import fit
 from rdmdc.owndata import confusion, opening, testing
+from rdmdc.owndata.audit import left_out
 from rdmdc.owndata.opening import Evaluation
 from rdmdc.progress import Progress
 from rdmdc.records import LabelledImages, SyntheticSet
@@ -39,7 +40,8 @@ def train(args: argparse.Namespace) -> Iterator[str]:
         test = None
         if args.test is not None:
             columns = args.image_column, args.label_column
-            test = testing.real(args.test, made, args.skip_broken, columns, Path(work))
+            test, seen = testing.real(args.test, made, args.skip_broken, columns, Path(work))
+            yield from left_out(seen)
         weights = trained(made, evaluation, args.seed, args.device)
         out.mkdir(parents=True, exist_ok=True)
         save(out / WEIGHTS, weights, made, evaluation)
