@@ -41,6 +41,8 @@ STAGES = {
 OWN_DATA = {
     "audit": "audit_command",
     "condense": "condense_command",
+    "train": "train_command",
+    "export": "export_command",
     "sign": "sign_command",
     "verify-set": "verify_set_command",
 }

@@ -17,6 +17,7 @@ from rdmdc.owndata import audit, verdicts
 NAMES = ["ant", "bee", "cat é"]
 PLANTED = 40
 COLUMNS = ["file", "row", "label", "class", "score", "rank", "flagged", "class_verdict"]
+DATALAB = ["is_poison_issue", "poison_score"]
 
 
 @pytest.fixture(autouse=True)
@@ -49,11 +50,15 @@ def test_poisons_are_found_and_dropped(tmp_path, capsys, form):
     assert "suspicious: class 'bee'" in said and "On clean data the audit called" in said
 
     rows = pd.read_parquet(out / "audit.parquet")
-    assert list(rows.columns) == COLUMNS and len(rows) == len(labels)
+    assert list(rows.columns) == [*COLUMNS, *DATALAB] and len(rows) == len(labels)
     assert rows["flagged"].to_numpy()[bad].all() and rows["flagged"].sum() <= PLANTED + 4
     assert set(rows[rows["class"] == "bee"]["class_verdict"]) == {"suspicious"}
     assert set(rows[rows["class"] == "ant"]["class_verdict"]) == {"nothing found"}
     assert sorted(rows[rows["label"] == 1]["rank"]) == list(range(280))
+    assert rows["is_poison_issue"].equals(rows["flagged"].rename("is_poison_issue"))
+    assert rows["poison_score"].between(0, 1).all() and rows["poison_score"].min() > 0
+    for _, own in rows.groupby("label"):
+        assert own.sort_values("poison_score")["score"].is_monotonic_decreasing
     place = rows.iloc[int(np.flatnonzero(bad)[0])]
     if form == "folder":
         assert place["file"] == str(data / "bee" / "0300.png") and place["row"] == -1

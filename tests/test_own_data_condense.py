@@ -4,51 +4,31 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import safetensors
+import torch
 import yaml
 from owndata_forms import folder
+from owndata_set import made as made
+from owndata_set import quick as quick
 from PIL import Image
 from test_own_data_audit import NAMES, arrays
+from test_own_data_messy import survey
 
 from rdmdc.__main__ import main
-from rdmdc.owndata import choices, running, verdicts
+from rdmdc.owndata import choices, publishing, running
 from rdmdc.owndata.survey import Survey
 from rdmdc.workflow import checks
 from rdmdc.workflow.completing import complete
-
-ARGUMENTS = ["--ipc", "2", "--iterations", "3", "--width", "16", "--cores", "1"]
-
-
-@pytest.fixture(scope="module")
-def quick():
-    """Few networks and epochs: what the set is worth is not tested here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(verdicts.SCREEN, "networks", 2)
-        patch.setitem(verdicts.SCREEN, "others", 60)
-        patch.setitem(choices.EVALUATE, "epochs", 2)
-        patch.setitem(choices.EVALUATE, "networks", {"convnet": 2})
-        yield
-
-
-@pytest.fixture(scope="module")
-def made(quick, tmp_path_factory):
-    """A set, condensed once from a folder with poisons in one class."""
-    path = tmp_path_factory.mktemp("own")
-    pixels, labels, _ = arrays()
-    data = folder(path / "data", pixels, labels, NAMES)
-    words = ["condense", str(data), "-o", str(path / "set"), *ARGUMENTS, "--license", "cc0-1.0"]
-    assert main(words) == 0
-    return SimpleNamespace(data=data, set=path / "set", work=path / "set.work", words=words)
 
 
 def files_of(path):
@@ -98,6 +78,28 @@ def test_pandas_opens_it(made):
     assert rows["image"][0]["bytes"].startswith(b"\x89PNG") and len(rows) == 6
 
 
+def test_duckdb_opens_it(made):
+    duckdb = pytest.importorskip("duckdb")
+    table = str(made.set / "data/train.parquet")
+    query = (
+        "select label, count(*), min(octet_length(image.bytes)) from ? group by label order by 1"
+    )
+    rows = duckdb.sql(query.replace("?", f"'{table}'")).fetchall()
+    assert [row[:2] for row in rows] == [(0, 2), (1, 2), (2, 2)] and min(
+        row[2] for row in rows
+    ) > 60
+
+
+def test_plain_torch_opens_it(made):
+    """Nothing but torch and the PNG files, by the folders that torchvision expects."""
+    torchvision = pytest.importorskip("torchvision")
+    opened = torchvision.datasets.ImageFolder(
+        made.set / "images", torchvision.transforms.PILToTensor()
+    )
+    inputs, labels = next(iter(torch.utils.data.DataLoader(opened, batch_size=6)))
+    assert labels.tolist() == [0, 0, 1, 1, 2, 2] and inputs.shape == (6, 3, 8, 8)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_its_croissant_is_valid(made):
     mlcroissant = pytest.importorskip("mlcroissant")
@@ -131,6 +133,43 @@ def test_where_it_comes_from(made):
     for name, path in list(files.items())[:5]:
         assert digests[name] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert said["flagged_by_the_audit"] > 0 and str(made.data.parent) not in json.dumps(said)
+
+
+def test_no_path_of_this_machine_is_in_it(made):
+    """Of the preset, the provenance, the card or a file's metadata: a stranger reads them all."""
+    for name, (_, content) in files_of(made.set).items():
+        assert str(made.set.parent).encode() not in content, name
+        assert str(Path.home()).encode() not in content, name
+
+
+def test_a_test_split_is_named_without_its_path(tmp_path):
+    pixels, labels, _ = arrays(counts=(5, 5, 5))
+    for part in ("data", "held-out"):
+        folder(tmp_path / part, pixels[:15], labels[:15], NAMES)
+    found, _ = survey(tmp_path / "data", test=str(tmp_path / "held-out"))
+    assert found["test_from"] == "held-out"
+
+
+def test_snakemake_goes_on_by_the_preset(made, capfd):
+    """By the lines that its first comment tells, beside a set that was moved with its work."""
+    lines = [line.strip("# ") for line in (made.set / "preset.yaml").read_text().split("\n")[1:4]]
+    assert lines[0].startswith("cd ") and "--configfile ../set/preset.yaml" in lines[2]
+    script = " && ".join([f"cd {shlex.quote(str(made.set.parent))}", *lines]) + " --dry-run"
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    env["PYTHONPATH"] = str(Path(__file__).parents[1])
+    run = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True)
+    assert run.returncode == 0 and "Nothing to be done" in run.stdout + run.stderr, run.stderr
+
+
+def test_an_edited_card_stays(tmp_path, capsys):
+    card, latest = tmp_path / "README.md", tmp_path / "latest.md"
+    publishing.write_card(card, "one", latest)
+    publishing.write_card(card, "two", latest)
+    assert card.read_text() == "two" and not capsys.readouterr().out
+    card.write_text("two, and what I know of it")
+    publishing.write_card(card, "three", latest)
+    assert card.read_text() == "two, and what I know of it" and latest.read_text() == "three"
+    assert "README.md: edited, so it stays as it is" in capsys.readouterr().out
 
 
 def test_a_second_call_computes_nothing(made):
@@ -196,10 +235,11 @@ def found(train=(300, 200), size=64):
 
 
 @pytest.mark.parametrize("method", choices.METHODS)
-def test_every_method_gives_a_preset_without_faults(method, tmp_path):
+def test_every_method_gives_a_preset_without_faults(method, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     wanted = request(method=method)
     chosen = choices.choices(found(), wanted)
-    preset = choices.preset(found(), wanted, chosen, tmp_path / "images.parquet")
+    preset = choices.preset(found(), wanted, chosen)
     checks.check(complete(yaml.safe_load(yaml.safe_dump(preset))))
 
 
@@ -241,6 +281,27 @@ def test_two_runs_in_one_folder(tmp_path):
         running._alone(tmp_path),
     ):
         pass
+
+
+def test_a_workflow_that_outlives_its_call_keeps_the_folder(tmp_path):
+    """Else the next call would write into the same files beside it."""
+    code = (
+        "import sys; from pathlib import Path; from rdmdc.owndata import running;"
+        "running.command = lambda *_: ['sleep', '600'];"
+        "running.run(*map(Path, sys.argv[1:3]), 1, [])"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "preset.yaml"), str(tmp_path)]
+    run = subprocess.Popen(words, start_new_session=True)
+    try:
+        while not (tmp_path / "snakemake.log").is_file():
+            time.sleep(0.1)
+        time.sleep(1)
+        run.kill()
+        run.wait()
+        with pytest.raises(running.WorkflowError, match="another run"), running._alone(tmp_path):
+            pass
+    finally:
+        os.killpg(run.pid, signal.SIGKILL)
 
 
 def test_the_snakefile_is_where_it_is_looked_for():

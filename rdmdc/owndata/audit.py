@@ -165,10 +165,14 @@ def summary(found: Audit) -> list[str]:
             f"  equal images in different classes: {len(found.equal)}, such as"
             f" {place(first.iloc[0])} and {place(first.iloc[1])}; one label of each is wrong"
         )
-    for where, fault in found.survey.faults[:20]:
-        lines.append(f"  left out: {where}: {fault}")
-    if len(found.survey.faults) > 20:
-        lines.append(f"  left out: {len(found.survey.faults) - 20} more")
+    return lines + left_out(found.survey)
+
+
+def left_out(found: Survey) -> list[str]:
+    """What could not be read, a line each, and of many how many more there are."""
+    lines = [f"  left out: {where}: {fault}" for where, fault in found.faults[:20]]
+    if len(found.faults) > 20:
+        lines.append(f"  left out: {len(found.faults) - 20} more")
     return lines
 
 

@@ -35,16 +35,21 @@ def add_data(command: argparse.ArgumentParser) -> None:
     """The arguments that say what is read."""
     command.add_argument("data", metavar="DATA", help="folder or file")
     command.add_argument(
-        "--skip-broken",
-        action="store_true",
-        help="leave out what cannot be read and list it, instead of stopping at the first",
-    )
-    command.add_argument(
         "--size",
         type=int,
         metavar="PIXELS",
         help="side that images are scaled to; default: as they are if square and at most 64, else"
         " 64 or 32",
+    )
+    add_columns(command)
+
+
+def add_columns(command: argparse.ArgumentParser) -> None:
+    """The arguments that say how it is read."""
+    command.add_argument(
+        "--skip-broken",
+        action="store_true",
+        help="leave out what cannot be read and list it, instead of stopping at the first",
     )
     command.add_argument("--image-column", metavar="NAME", help="of Parquet and saved datasets")
     command.add_argument("--label-column", metavar="NAME", help="of Parquet and saved datasets")

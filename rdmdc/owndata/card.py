@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean, pstdev
 from typing import Any
 
@@ -98,7 +99,7 @@ are cut off. The difference is {100 * difference:+.1f} points.
 {_caveat(survey.test_from)}
 ## What it was made from
 
-`{audited.data.rstrip("/").rsplit("/", 1)[-1]}`: {sum(survey.train)} training images
+`{Path(audited.data).absolute().name}`: {sum(survey.train)} training images
 ({survey.sizes}), form {survey.form}.{_left_out(len(survey.faults))}
 
 `provenance.json` has the sha256 of each file.

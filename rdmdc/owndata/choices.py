@@ -26,6 +26,8 @@ METHODS: dict[str, tuple[str, str, str]] = {
 }
 """Label, screen and estimator by name; all condense by distribution matching (DM)."""
 LARGEST_BATCH = 128
+IMAGES = Path("images.parquet")
+"""The list of the images, in the folder that the workflow runs in."""
 CONTRAST = {"others": 384, "ridge": 0.1, "power_iterations": 10}
 
 
@@ -90,10 +92,12 @@ def told(found: Survey, request: Request, chosen: Mapping[str, Any]) -> list[str
     ]
 
 
-def preset(
-    found: Survey, request: Request, chosen: Mapping[str, Any], images: Path
-) -> dict[str, Any]:
-    """A complete preset that condenses the listed images by one method, without any attack."""
+def preset(found: Survey, request: Request, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """A complete preset that condenses the listed images by one method, without any attack.
+
+    It names the list by a path relative to the folder that the workflow runs in, so that no path
+    of this machine is published.
+    """
     label, screen, estimator = METHODS[request.method]
     rate = Fraction(request.poison_rate)
     dropping = {"drop": str(rate * 3)}
@@ -123,7 +127,7 @@ def preset(
             "memory_mb": 2000,
             "gflops": 10,
         },
-        "dataset": dataset(images, request.size or found.size, found.color),
+        "dataset": dataset(IMAGES, request.size or found.size, found.color),
         "networks": {"convnet": {"width": chosen["width"], "depth": chosen["depth"]}},
         "network": "convnet",
         "augmentation": list(AUGMENTATION),

@@ -7,13 +7,15 @@ import os
 import sys
 from fractions import Fraction
 from pathlib import Path
+from shlex import quote
+from statistics import mean
 
 import yaml
 
 from rdmdc.datasets import image_list
 from rdmdc.errors import InputError
 from rdmdc.owndata import audit as auditing
-from rdmdc.owndata import choices, publishing, report, running
+from rdmdc.owndata import choices, opening, publishing, report, running
 from rdmdc.owndata.audit import Audit
 from rdmdc.owndata.listings import Wanted
 from rdmdc.owndata.survey import Survey, survey
@@ -22,6 +24,13 @@ from rdmdc.storage.screenings import load_screening
 
 HELD_OUT = 0.1
 RESULTS = Path("results/own")
+PREAMBLE = """\
+# Made by rdmdc condense. To go on from its results:
+#   cd {work}
+#   rdmdc_snakefile=$(python -c "from rdmdc.owndata.running import snakefile as f; print(f())")
+#   snakemake --snakefile "$rdmdc_snakefile" --configfile ../{out}/preset.yaml --cores 2
+# The images are listed in that folder; where it is gone, call rdmdc condense again.
+"""
 SCREENING = RESULTS / "own/screens" / f"{choices.AUDIT}.parquet"
 
 
@@ -33,14 +42,14 @@ def condense(args: argparse.Namespace) -> None:
     wanted = Wanted(
         args.data, args.test, HELD_OUT, args.skip_broken, args.image_column, args.label_column
     )
-    found = survey(wanted, work / "images.parquet")
+    found = survey(wanted, work / choices.IMAGES)
     chosen = choices.choices(found, request)
     print("\n".join(choices.told(found, request, chosen)), flush=True)
-    preset = choices.preset(found, request, chosen, work / "images.parquet")
+    preset = choices.preset(found, request, chosen)
     out.mkdir(parents=True, exist_ok=True)
-    _write(out / "preset.yaml", yaml.safe_dump(preset, sort_keys=False, allow_unicode=True))
-    cores = args.cores or os.cpu_count() or 1
-    running.run(out / "preset.yaml", work, cores, ["all", str(SCREENING)])
+    path, text = out / opening.PRESET, yaml.safe_dump(preset, sort_keys=False, allow_unicode=True)
+    _write(path, PREAMBLE.format(work=quote(work.name), out=quote(out.name)) + text)
+    running.run(path, work, args.cores or os.cpu_count() or 1, ["all", str(SCREENING)])
     audited = _audited(args.data, found, work)
     made = publishing.Made(
         name=args.name or out.name,
@@ -50,8 +59,13 @@ def condense(args: argparse.Namespace) -> None:
         folder=work / RESULTS / "own/run=0",
         test=work / RESULTS / "data/test.safetensors",
     )
-    publishing.publish(out, made, audited, work)
+    measured = publishing.publish(out, made, audited, work)
     print("\n".join(auditing.summary(audited)))
+    accuracies = [f"{mean(values):.1%} with {name} values" for name, values in measured.items()]
+    print(
+        f"accuracy: {', '.join(accuracies)} (mean of {len(measured['exact'])} networks each, on"
+        f" {sum(found.test)} real images: {found.test_from})"
+    )
     print(f"{out}: the condensed set; start with {out / 'README.md'}")
     print(f"{work / 'audit/report.html'}: the audit, with images of the data: not for others")
     print(f"{work}: what a further call goes on from", file=sys.stderr)
@@ -82,7 +96,7 @@ def _audited(data: str, found: Survey, work: Path) -> Audit:
     """The audit that the workflow's screening amounts to, with its report."""
     images = load_images(work / RESULTS / "data/train.safetensors")
     screening = load_screening(work / SCREENING, train=images)
-    listed = image_list.load(work / "images.parquet")
+    listed = image_list.load(work / choices.IMAGES)
     audited = auditing.of(data, found, listed, images, screening)
     (work / "audit").mkdir(exist_ok=True)
     auditing.save(work / "audit/audit.parquet", audited)

@@ -27,7 +27,7 @@ def write(
     flagged = int(audited.rows["flagged"].sum())
     said = {
         "made": made.finished,
-        "data": Path(audited.data).name,
+        "data": root.name,
         "form": audited.survey.form,
         "images": {"train": sum(audited.survey.train), "test": sum(audited.survey.test)},
         "left_out_as_broken": len(audited.survey.faults),

@@ -39,10 +39,23 @@ def moments(made: SyntheticSet) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def write_files(folder: Path, made: SyntheticSet, pixels: torch.Tensor) -> None:
-    """``<label>-<class>/<number>.png``."""
+    """``<label>-<class>/<number>.png``: sorted by name they are in the order of the labels."""
+    names = [re.sub(r"[^\w.-]+", "-", name).strip(".-") or "class" for name in made.class_names]
+    _write(folder, [f"{label:03d}-{name}" for label, name in enumerate(names)], made, pixels)
+
+
+def write_class_folders(folder: Path, made: SyntheticSet, pixels: torch.Tensor) -> None:
+    """``<class>/<number>.png``; of a class's name only what no file may be called is replaced."""
+    names = [re.sub(r"[/\0]", "-", name) for name in made.class_names]
+    names = [name if name.strip(".") else f"class {label}" for label, name in enumerate(names)]
+    twice = {name for name in names if names.count(name) > 1}
+    names = [f"{name} {label}" if name in twice else name for label, name in enumerate(names)]
+    _write(folder, names, made, pixels)
+
+
+def _write(folder: Path, names: list[str], made: SyntheticSet, pixels: torch.Tensor) -> None:
     for index, label in enumerate(made.labels.tolist()):
-        name = re.sub(r"[^\w.-]+", "-", made.class_names[label]).strip(".-") or "class"
-        path = folder / f"{label:03d}-{name}" / f"{index % made.ipc:03d}.png"
+        path = folder / names[label] / f"{index % made.ipc:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(png(pixels[index]))
 

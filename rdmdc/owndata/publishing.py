@@ -20,7 +20,7 @@ from rdmdc.models import running
 from rdmdc.models.training import Schedule
 from rdmdc.options import build
 from rdmdc.owndata import audit as auditing
-from rdmdc.owndata import card, croissant, origin, pictures
+from rdmdc.owndata import card, croissant, opening, origin, pictures
 from rdmdc.owndata.audit import Audit
 from rdmdc.progress import Progress
 from rdmdc.records import LabelledImages, SyntheticSet
@@ -45,21 +45,24 @@ class Made:
 
 def check_free(out: Path) -> None:
     """Raise InputError where the folder holds something that this command did not make."""
-    if out.is_dir() and any(out.iterdir()) and not (out / "preset.yaml").is_file():
+    if out.is_dir() and any(out.iterdir()) and not (out / opening.PRESET).is_file():
         raise InputError(f"{out}: holds other files; name a new folder, or empty this one")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: exists and is no folder; name another")
 
 
-def publish(out: Path, made: Made, audited: Audit, work: Path) -> None:
-    """Write everything but the preset; images of an earlier set are removed first."""
+def publish(out: Path, made: Made, audited: Audit, work: Path) -> dict[str, list[float]]:
+    """Write everything but the preset; images of an earlier set are removed first.
+
+    Returns the accuracies with "exact" values and with "8-bit" images.
+    """
     path = made.folder / f"{made.method}.safetensors"
     synthetic, test = load_synthetic(path), load_images(made.test)
     pixels = pictures.quantised(synthetic)
     exact = load_rows(made.folder / f"{made.method}.scores.parquet", "scores")["accuracy"].tolist()
     rounded = _rounded(made, path, synthetic, test, work)
     shutil.rmtree(out / "images", ignore_errors=True)
-    save_exact(out / "set.safetensors", synthetic)
+    save_exact(out / opening.EXACT, synthetic)
     pictures.write_files(out / "images", synthetic, pixels)
     pictures.write_table(out / TABLE, synthetic, pixels)
     pictures.write_preview(out / "preview.png", synthetic, pixels)
@@ -67,11 +70,26 @@ def publish(out: Path, made: Made, audited: Audit, work: Path) -> None:
     sidecar = provenance.read(provenance.sidecar_of(path))
     origin.write(out / "provenance.json", made.preset, audited, measured, sidecar)
     facts = card.Facts(made.name, made.licence, made.method, made.preset, audited, measured)
-    (out / "README.md").write_text(card.text(facts, synthetic), encoding="utf-8")
+    write_card(out / "README.md", card.text(facts, synthetic), work / "README.md")
     described = croissant.described(facts.name, facts.licence, synthetic, sha256(out / TABLE))
     (out / "croissant.json").write_text(
         json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
+    return measured
+
+
+def write_card(path: Path, text: str, latest: Path) -> None:
+    """Write the card, but only to ``latest`` where somebody has edited the one that is there.
+
+    ``latest`` holds the card as this command wrote it last.
+    """
+    known = latest.read_text(encoding="utf-8") if latest.is_file() else None
+    edited = path.is_file() and path.read_text(encoding="utf-8") not in (known, text)
+    latest.write_text(text, encoding="utf-8")
+    if edited:
+        print(f"{path}: edited, so it stays as it is; {latest} is the card of this run")
+    else:
+        path.write_text(text, encoding="utf-8")
 
 
 def save_exact(path: Path, made: SyntheticSet) -> None:

@@ -20,7 +20,7 @@ def dataset(images: Path, size: int | None, color: str) -> dict[str, Any]:
     """The section ``dataset`` of a preset that reads a list of images."""
     return {
         "source": "own_data",
-        "images": str(images.absolute()),
+        "images": str(images),
         "classes": None,
         "per_class": None,
         "size": size,

@@ -18,14 +18,21 @@ from rdmdc.reporting.pages import document
 
 FLAGGED, TYPICAL, CLASSES = 48, 16, 20  # most images of a class, and most classes with images
 STYLE = """
-body { max-width: 60rem; margin: 1rem auto; padding: 0 1rem; }
-h2 { margin: 1.5rem 0 .25rem; font-size: 1.05rem; }
-h3 { margin: .75rem 0 .25rem; font-size: .9rem; }
-.images { display: flex; flex-wrap: wrap; gap: 4px; }
-.images img { width: 64px; height: 64px; object-fit: contain; image-rendering: pixelated; }
-svg { max-width: 100%; height: auto; }
+body { max-width: 60rem; margin: 1rem auto; padding: 0 1rem; font-size: 15px; }
+h1, h2, h3, li { overflow-wrap: anywhere; }
+h2 { margin: 1.5rem 0 .25rem; font-size: 1.15rem; }
+h3 { margin: .75rem 0 .25rem; font-size: 1rem; }
+td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 6rem; }
+.images { display: grid; grid-template-columns: repeat(auto-fill, minmax(64px, 1fr)); gap: 4px; }
+.images img { width: 100%; image-rendering: pixelated; }
+svg { display: block; width: 100%; max-width: 36rem; height: auto; }
+ul { padding-left: 1.25rem; }
+@media (max-width: 500px) {
+  th, td { padding: .35rem .25rem; font-size: 13px; }
+  thead th::after { content: none; }
+}
 .suspicious { color: #b91c1c; font-weight: 600; }
-.verdict { font-size: 1rem; }
+.verdict { font-size: 1.1rem; }
 """
 MEANING = (
     "Score: every class is seen by 16 random networks in directions that other classes do not"
@@ -48,10 +55,12 @@ def html(found: Audit) -> str:
     body = [
         f'<p class="verdict">{escape(_verdict(found))}</p>',
         _table(found),
-        *(f"<p>{escape(text)}</p>" for text in (*MEANING, *verdicts.MEASURED)),
+        *(f"<p>{escape(text)}</p>" for text in MEANING),
         *(_class(found, int(label)) for label in suspicious["label"][:CLASSES]),
         _equal(found),
         _left_out(found),
+        "<h2>How far to trust it</h2>",
+        *(f"<p>{escape(text)}</p>" for text in verdicts.MEASURED),
     ]
     return document(f"Audit of {found.data}", [part for part in body if part], STYLE)
 
@@ -67,13 +76,14 @@ def _verdict(found: Audit) -> str:
 
 
 def _table(found: Audit) -> str:
-    heads = "".join(f"<th>{name}</th>" for name in found.classes.columns[1:])
+    names = ("class", "verdict", "images", "flagged", "separation")  # a phone shows the first
+    heads = "".join(f"<th>{name}</th>" for name in names)
     lines = []
     for row in found.classes.to_dict("records"):
         mark = ' class="suspicious"' if row["verdict"] == verdicts.FOUND else ""
         unknown = row["verdict"] == verdicts.UNKNOWN
-        cells = [row["class"], row["images"], row["flagged"]]
-        cells += ["–" if unknown else f"{row['separation']:.2f}", row["verdict"]]
+        cells = [row[name] for name in names[:-1]]
+        cells.append("–" if unknown else f"{row['separation']:.2f}")
         lines.append("<tr>" + "".join(f"<td{mark}>{escape(str(c))}</td>" for c in cells) + "</tr>")
     return (
         f'<div class="table"><table><thead><tr>{heads}</tr></thead>'
@@ -94,6 +104,7 @@ def _class(found: Audit, label: int) -> str:
             f"<h3>Flagged: {len(flagged)} of {len(own)}"
             f"{f', the first {FLAGGED}' if len(flagged) > FLAGGED else ''}</h3>",
             _images(found, flagged[:FLAGGED]),
+            _files(flagged),
             "<h3>Not flagged, from the highest to the lowest score</h3>",
             _images(found, middle),
         ]
@@ -109,9 +120,18 @@ def _images(found: Audit, rows: Any) -> str:
     return f'<div class="images">{"".join(shown)}</div>'
 
 
+def _files(rows: Any) -> str:
+    """Where the images are, to be unfolded: a touch screen shows no titles."""
+    lines = [
+        f"<li>{escape(auditing.place(row))}, score {row['score']:.2f}</li>"
+        for _, row in rows.iterrows()
+    ]
+    return f"<details><summary>Where they are</summary><ul>{''.join(lines)}</ul></details>"
+
+
 def _distribution(own: Any) -> str:
     """The scores of a class as an inline SVG."""
-    figure = Figure(figsize=(7, 1.8), layout="constrained")
+    figure = Figure(figsize=(4.4, 1.7), layout="constrained")
     axes = figure.subplots()
     bins = np.linspace(0, max(1e-9, float(own["score"].max())), 40).tolist()
     parts = [own["score"][~own["flagged"]], own["score"][own["flagged"]]]

@@ -52,11 +52,13 @@ def run(preset: Path, work: Path, cores: int, targets: Sequence[str]) -> None:
     log = work / "snakemake.log"
     folder = str(Path(rdmdc.__file__).parents[1])
     paths = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH", "")]))
-    with _alone(work), open(log, "w") as file:
+    with _alone(work) as lock, open(log, "w") as file:
         words = command(preset, work, cores, targets)
         env = {**os.environ, "PYTHONPATH": paths}
         begun = time.time() - 1
-        process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, env=env)
+        process = subprocess.Popen(
+            words, stdout=file, stderr=subprocess.STDOUT, env=env, pass_fds=(lock,)
+        )
         try:
             shown: dict[Path, str] = {}
             while process.poll() is None:
@@ -93,12 +95,15 @@ def _fault(log: Path) -> str:
 
 
 @contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    """Only one run in a folder at a time."""
+def _alone(work: Path) -> Iterator[int]:
+    """Only one run in a folder at a time; yields the lock's descriptor.
+
+    A workflow that inherits it keeps the folder locked where this process alone is killed.
+    """
     work.mkdir(parents=True, exist_ok=True)
     with open(work / ".lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise WorkflowError(f"{work}: another run is under way there; wait for it") from error
-        yield
+        yield file.fileno()

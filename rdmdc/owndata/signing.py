@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rdmdc.errors import InputError
+from rdmdc.owndata import opening
 
 SIGNATURE = "set.sig"
 
@@ -41,9 +42,8 @@ def verify(folder: Path, key: Path) -> None:
 
 
 def check(folder: Path, key: Path) -> None:
-    """Raise SignatureError where one of them is not there."""
-    if not (folder / "set.safetensors").is_file():
-        raise SignatureError(f"{folder}: no condensed set, it has no set.safetensors")
+    """Raise SetError or SignatureError where one of them is not there."""
+    opening.check(folder)
     if not key.is_file():
         raise SignatureError(f"{key}: no such file; make a key by openssl ecparam -genkey")
 

@@ -76,7 +76,7 @@ def surveyed(options: dict[str, Any], out: str) -> bytes:
                 f"{wanted.test}: of form {other.form}, {wanted.data} is of form {place.form}; give"
                 " both in one form"
             )
-        held_out, test_from = other.test or other.train, wanted.test
+        held_out, test_from = other.test or other.train, Path(wanted.test).absolute().name
     if place.form == "npz" and wanted.test is not None:
         raise DatasetError(f"{wanted.test}: put test_images and test_labels into {wanted.data}")
     test: list[Row] = []

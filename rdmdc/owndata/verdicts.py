@@ -50,7 +50,9 @@ MEASURED = (
 def rows(images: LabelledImages, screening: Screening, fewest: int) -> pd.DataFrame:
     """A row for each image: label, class, score, rank within the class, flagged, class_verdict.
 
-    Rank 0 is the most suspicious image of its class.
+    Rank 0 is the most suspicious image of its class. is_poison_issue and poison_score say the same
+    as cleanlab's Datalab would of an issue "poison" (https://docs.cleanlab.ai): scores in 0..1, the
+    lower the worse, here 1 / (1 + score).
     """
     frame = pd.DataFrame(
         {
@@ -64,6 +66,8 @@ def rows(images: LabelledImages, screening: Screening, fewest: int) -> pd.DataFr
     frame["flagged"] = ~screening.kept.numpy()
     judged = classes(frame, fewest).set_index("label")["verdict"]
     frame["class_verdict"] = frame["label"].map(judged)
+    frame["is_poison_issue"] = frame["flagged"]
+    frame["poison_score"] = 1 / (1 + frame["score"])
     return frame
 
 
