@@ -1,4 +1,7 @@
-"""`make bench`: this package beside the textbook loop, on CIFAR-10's shapes, side by side.
+"""`make bench`: this package beside the public DM code's shape, on CIFAR-10's shapes, side by side.
+
+The other side of condensation and of evaluation networks is `reference.py`, which costs what the
+public code costs; of attacks, which that code does not have, the textbook loop.
 
 Two processes take turns, one for each side, with the same number of threads: what one does to its
 memory allocator does not help the other. A work's ratio is the median over pairs of neighbouring
@@ -17,10 +20,10 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
+import reference
 import textbook
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from rdmdc.attacks.crafting import Crafting, Scene, differentiate
 from rdmdc.attacks.dm_poison import dm_objective
@@ -35,7 +38,8 @@ from rdmdc.estimators.median import median
 from rdmdc.estimators.trimmed_mean import trimmed_mean
 from rdmdc.estimators.truncated_mean import truncated_mean
 from rdmdc.models import running
-from rdmdc.models.augment import Draw, augment, draw
+from rdmdc.models.augment import augment, draw
+from rdmdc.models.native.convnet import products
 from rdmdc.models.training import Schedule, fit
 from rdmdc.networks.convnet import ConvNet
 from rdmdc.randomness import generator
@@ -44,6 +48,7 @@ from rdmdc.training_data import TrainingData
 
 CLASSES, SIDE, EACH = 10, 32, 1000
 STRATEGY = ("color", "crop", "cutout", "flip", "scale", "rotate")
+ENOUGH_SECONDS = 40.0  # of a work; three runs are made in any case
 ITERATIONS = 2  # of condensation in a step, so that what a run does once weighs little
 K = 77  # ⌈3/10 · 256⌉
 DROP = Drop(drop="3/10")
@@ -56,13 +61,13 @@ PANEL = {
         spectral.spectral_mean, spectral.Options(drop="3/10", power_iterations=10)
     ),
 }
-BOOK = (
-    textbook.mean,
-    textbook.median,
-    textbook.trimmed,
-    textbook.truncated,
-    textbook.spectral,
-)
+BOOK = {
+    "dm": textbook.mean,
+    "median": textbook.median,
+    "trimmed": textbook.trimmed,
+    "truncated": textbook.truncated,
+    "rdm_dc": textbook.spectral,
+}
 Step = Callable[[], object]
 
 
@@ -87,11 +92,6 @@ def train_split() -> LabelledImages:
     return LabelledImages(pixels, labels, names, Normalisation((0.5,) * 3, (0.25,) * 3))
 
 
-def class_draw(drawn: Draw, c: int) -> Draw:
-    """One class's draw."""
-    return Draw((drawn.operations[c],), drawn.uniforms[c : c + 1])
-
-
 # --- works: a step of each side --------------------------------------------------------------
 
 
@@ -111,23 +111,22 @@ def condensation(side: str, width: int, ipc: int, batch: int, names: list[str]) 
         panel = {name: PANEL[name] for name in names}
         task = Task(TrainingData(train), network, STRATEGY, panel, 0, 0, "cpu")
         return partial(dm, task, options, quiet, NoCheckpoints())
-    normalised = train.normalisation.normalise(train.pixels)
-    sets = [torch.randn(CLASSES * ipc, 3, SIDE, SIDE) for _ in names]
+    images = train.normalisation.normalise(train.pixels)
+    loops = [
+        reference.Condensation(images, CLASSES, width, ipc, batch, centre(BOOK[name]))
+        for name in names
+    ]
 
     def step() -> None:
-        for i, name in (pair for _ in range(ITERATIONS) for pair in enumerate(names)):
-            estimator = BOOK[list(PANEL).index(name)]
-            drawn = draw(STRATEGY, CLASSES, generator("augment"), shared=False)
-            book = textbook.ConvNet(network.draw(generator("network")), frozen=True)
-            real = [normalised[c * EACH + torch.randperm(EACH)[:batch]] for c in range(CLASSES)]
-            starts = [torch.randn(network.features) for _ in range(CLASSES)]
-            own = partial(
-                lambda images, c, drawn: augment(images[None], class_draw(drawn, c))[0], drawn=drawn
-            )
-            gradient = textbook.matching_gradient(book, real, sets[i], own, estimator, K, starts)
-            sets[i] -= gradient
+        for loop in loops * ITERATIONS:
+            loop.iterate(STRATEGY)
 
     return step
+
+
+def centre(estimator: textbook.Estimator) -> reference.Estimator:
+    """A textbook's estimator with its number of drops and a random start."""
+    return lambda embeddings: estimator(embeddings, K, torch.randn(embeddings.shape[1]))
 
 
 def crafting(side: str, attack: str, width: int, victims: int) -> Step:
@@ -176,44 +175,25 @@ def crafting(side: str, attack: str, width: int, victims: int) -> Step:
     return step
 
 
-def training(side: str, width: int, images: int) -> Step:
-    """One epoch of an evaluation network on a condensed set."""
+def training(side: str, width: int, images: int, epochs: int) -> Step:
+    """The training of an evaluation network on a condensed set."""
     network = network_of(width)
     inputs = torch.randn(images, 3, SIDE, SIDE)
     labels = torch.arange(CLASSES).repeat_interleave(images // CLASSES)
-    if side == "ours":
-        schedule = Schedule(
-            epochs=1,
-            batch=256,
-            learning_rate=0.01,
-            momentum=0.9,
-            nesterov=False,
-            weight_decay=5e-4,
-            decay_after="1",
-            augmentation=STRATEGY,
-        )
-        return partial(
-            fit,
-            network,
-            lambda chosen: inputs[chosen],
-            labels,
-            schedule,
-            (0,),
-            quiet,
-            NoCheckpoints(),
-        )
-
-    def step() -> None:
-        book = textbook.ConvNet(network.draw(generator("network")), frozen=False)
-        sgd = torch.optim.SGD(book.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-
-        def own(batch: Tensor) -> Tensor:
-            drawn = draw(STRATEGY, len(batch), generator("augment"), shared=True)
-            return augment(batch.unsqueeze(1), drawn).squeeze(1)
-
-        textbook.train_epoch(book, sgd, inputs, labels, 256, own)
-
-    return step
+    if side != "ours":
+        return partial(reference.train, inputs, labels, width, epochs, STRATEGY)
+    schedule = Schedule(
+        epochs=epochs,
+        batch=256,
+        learning_rate=0.01,
+        momentum=0.9,
+        nesterov=False,
+        weight_decay=5e-4,
+        decay_after="1",
+        augmentation=STRATEGY,
+    )
+    pixels = lambda chosen: inputs[chosen]  # noqa: E731
+    return partial(fit, network, pixels, labels, schedule, (0,), quiet, NoCheckpoints())
 
 
 def convolution(side: str) -> Step:
@@ -244,73 +224,108 @@ def filtering(side: str) -> Step:
     return condensation("ours", 128, 50, 256, names)
 
 
+def ours(side: str, width: int, ipc: int, batch: int) -> Step:
+    """An iteration of plain DM by this package, on both sides: they differ in precision."""
+    return condensation("ours", width, ipc, batch, ["dm"])
+
+
 @dataclass(frozen=True)
 class Work:
-    """What is measured, and the ratio that it must and should reach."""
+    """What is measured beside what, and the ratio that it must and should reach."""
 
     name: str
+    other: str
     step: Callable[[str], Step]
     must: float
     aim: float
-    precision: str = "float32"  # of ours; the textbook's is always that
+    precision: str = "float32"  # of ours; the other side's is always that
 
 
 ALL = list(PANEL)
+WIDE = {"width": 128, "ipc": 50, "batch": 256}
+SMALL = {"width": 32, "ipc": 10, "batch": 128}
+REFERENCE, TEXTBOOK, OURS = "reference's shape", "textbook", "ours"
+HALF = "bfloat16"
 WORKS = [
     Work(
         "DM iteration, width 128, M 50, N 256",
-        partial(condensation, width=128, ipc=50, batch=256, names=["dm"]),
-        2.8,
-        4,
-    ),
-    Work(
-        "five estimators in a panel against five loops",
-        partial(condensation, width=128, ipc=50, batch=256, names=ALL),
-        5.5,
-        8,
+        REFERENCE,
+        partial(condensation, names=["dm"], **WIDE),
+        3.8,
+        5,
     ),
     Work(
         "DM iteration, width 128, M 50, N 256, bf16",
-        partial(condensation, width=128, ipc=50, batch=256, names=["dm"]),
-        4.2,
+        REFERENCE,
+        partial(condensation, names=["dm"], **WIDE),
         6,
-        "bfloat16",
+        9,
+        HALF,
+    ),
+    Work(
+        "DM iteration, width 32, M 10, N 128",
+        REFERENCE,
+        partial(condensation, names=["dm"], **SMALL),
+        5,
+        8,
+    ),
+    Work(
+        "DM iteration, width 32, M 10, N 128, bf16",
+        REFERENCE,
+        partial(condensation, names=["dm"], **SMALL),
+        5,
+        8,
+        HALF,
+    ),
+    Work(
+        "40 epochs of an evaluation network, width 32, 70 images",
+        REFERENCE,
+        partial(training, width=32, images=70, epochs=40),
+        4,
+        6,
+    ),
+    Work(
+        "2 epochs of an evaluation network, width 128, 500 images",
+        REFERENCE,
+        partial(training, width=128, images=500, epochs=2),
+        4,
+        6,
+    ),
+    Work(
+        "five estimators in a panel against five loops",
+        REFERENCE,
+        partial(condensation, names=ALL, **WIDE),
+        8,
+        12,
     ),
     Work(
         "five estimators in a panel against five loops, bf16",
-        partial(condensation, width=128, ipc=50, batch=256, names=ALL),
-        9,
+        REFERENCE,
+        partial(condensation, names=ALL, **WIDE),
+        8,
         12,
-        "bfloat16",
+        HALF,
     ),
+    Work("DM iteration, width 128, bf16 against float32", OURS, partial(ours, **WIDE), 1, 2, HALF),
+    Work("DM iteration, width 32, bf16 against float32", OURS, partial(ours, **SMALL), 1, 2, HALF),
     Work(
         "DM poisoning step, P 500, width 128",
+        TEXTBOOK,
         partial(crafting, attack="dm_poison", width=128, victims=0),
         2.5,
         4,
     ),
     Work(
         "gradient matching step, P 500, 4 victims, width 32",
+        TEXTBOOK,
         partial(crafting, attack="gradient_matching", width=32, victims=4),
         1.8,
         3,
     ),
-    Work("training epoch, 500 images, width 128", partial(training, width=128, images=500), 2.5, 4),
-    Work(
-        "DM iteration, width 32, M 10, N 128",
-        partial(condensation, width=32, ipc=10, batch=128, names=["dm"]),
-        4,
-        6,
-    ),
-    Work(
-        "2560 embeddings against conv2d alone",
-        convolution,
-        0.55,
-        0.75,
-    ),
-    Work("RDM-DC's iteration over DM's, both ours", filtering, 1.08, 1.03),
+    Work("2560 embeddings against conv2d alone", "conv2d", convolution, 0.55, 0.75),
+    Work("RDM-DC's iteration over DM's", OURS, filtering, 1.08, 1.03),
 ]
-"""The other side is the textbook's but for the last two; the last is a cost, less is better."""
+"""The last is a cost: less is better."""
 
 
 # --- measuring -------------------------------------------------------------------------------
@@ -324,11 +339,12 @@ def worker(side: str, threads: int, pipe: Connection) -> None:
     while (order := pipe.recv()) is not None:
         kind, index = order
         if kind == "set up":
-            compiled = side == "ours" or WORKS[index].step is filtering
-            network, precision = network_of(128), WORKS[index].precision
+            work, network = WORKS[index], network_of(128)
+            compiled = side == "ours" or work.other == OURS
+            precision = work.precision if side == "ours" else "float32"
             if reason := running.compiling(compiled, "cpu", network, precision):
                 raise SystemExit(f"bench: {reason}")
-            step = WORKS[index].step(side)
+            step = work.step(side)
             step()
             pipe.send(0.0)
         else:
@@ -337,11 +353,18 @@ def worker(side: str, threads: int, pipe: Connection) -> None:
             pipe.send(time.perf_counter() - start)
 
 
+def name_of_processor() -> str:
+    """Its name, and what bf16 products are of here."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line for line in lines if line.startswith("model name")), ": unknown")
+    return f"{model.partition(': ')[2]}, bf16 by {products(HALF).name}"
+
+
 def measure(threads: int, runs: int, only: str) -> pd.DataFrame:
     """All works, both sides in turn: seconds, ratio, its spread, and what was asked for."""
     context = multiprocessing.get_context("spawn")
     sides = {}
-    for side in ("textbook", "ours"):
+    for side in ("other", "ours"):
         pipe, end = context.Pipe()
         process = context.Process(target=worker, args=(side, threads, end), daemon=True)
         process.start()
@@ -362,13 +385,18 @@ def measure(threads: int, runs: int, only: str) -> pd.DataFrame:
         cost = work.step is filtering
         for side in sides:
             ask(side, ("set up", index))
-        pairs = [tuple(ask(side, ("run", index)) for side in sides) for _ in range(runs)]
+        pairs: list[tuple[float, ...]] = []
+        while len(pairs) < min(runs, 3) or (
+            len(pairs) < runs and sum(map(sum, pairs)) < ENOUGH_SECONDS
+        ):
+            pairs.append(tuple(ask(side, ("run", index)) for side in sides))
         theirs, ours = (statistics.median(column) for column in zip(*pairs, strict=True))
         ratios = [b / a if cost else a / b for a, b in pairs]
         middle = statistics.median(ratios)
         rows.append(
             {
                 "work": work.name,
+                "other": work.other,
                 "other_seconds": theirs,
                 "our_seconds": ours,
                 "ratio": middle,
@@ -378,8 +406,9 @@ def measure(threads: int, runs: int, only: str) -> pd.DataFrame:
                 "aim": work.aim,
                 "meets_must": middle <= work.must if cost else middle >= work.must,
                 "meets_aim": middle <= work.aim if cost else middle >= work.aim,
-                "runs": runs,
+                "runs": len(pairs),
                 "threads": threads,
+                "processor": name_of_processor(),
             }
         )
         print(f"{work.name}: {theirs:.3f} s, {ours:.3f} s, {middle:.2f}", flush=True)
@@ -419,7 +448,8 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     rows.to_csv(args.out, index=False)
     figure(rows, args.out.with_suffix(".png"))
-    print(rows.round(3).to_string(index=False))
+    print(rows["processor"].iloc[0])
+    print(rows.drop(columns="processor").round(3).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -651,7 +651,7 @@ def test_a_checkpoint_is_of_all_that_decides_bits(world, tmp_path, monkeypatch, 
         here["compiled"] = {"convnet": False}
     own = {"stage": words[1], "options": options, "code": "c0de", "inputs": hashes}
     assert seen == [{**own, **here}]
-    assert here.keys() == {"compiled", "precision", "threads", "torch", "processor"}
+    assert here.keys() == {*("compiled", "precision", "products", "threads", "torch", "processor")}
 
 
 def send(number):

@@ -79,13 +79,20 @@ class Network(ABC):
         """A compiled backend for a device, None where the family has none.
 
         ``precision`` is float32 or bfloat16. Raises KernelError where the family has one that
-        cannot be compiled here, NetworkError where the processor lacks the precision.
+        cannot be compiled here.
         """
         return None
 
     def learner(self, device: str) -> Learner | None:
         """A compiled training step beside the `kernels`, None where the family has none."""
         return None
+
+    def products(self, device: str, precision: str) -> str:
+        """What the products of a compiled network with frozen weights are of: results differ by it.
+
+        It is the precision itself, unless what the processor has decides it.
+        """
+        return precision
 
     def check(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Raise NetworkError unless names and shapes are those of this network's weights."""

@@ -118,6 +118,7 @@ def _in_chunks(
 
 _compiling = False
 _precision = "float32"
+_products = "float32"
 
 
 def compiling(
@@ -128,9 +129,9 @@ def compiling(
     On a CPU a family's own kernels run, on a GPU torch.compile; both differ from the uncompiled
     network in rounding only. What was compiled is kept on disk, in the user's cache folder. In
     precision "bfloat16" convolutions with frozen weights take factors of bf16; norms and sums stay
-    float32. NetworkError where the compiled kernels cannot do that on this processor.
+    float32; where the processor would not gain by it, the compiled kernels keep to float32.
     """
-    global _compiling, _precision
+    global _compiling, _precision, _products
     reason = None
     if wanted and network is not None:
         try:
@@ -138,6 +139,9 @@ def compiling(
         except KernelError as error:
             reason = str(error)
     _compiling, _precision = wanted and reason is None, precision
+    _products = precision
+    if _compiling and network is not None:
+        _products = network.products(device, precision)
     return reason
 
 
@@ -151,6 +155,7 @@ def arithmetic(device: str) -> dict[str, str | int | bool]:
     return {
         "compiled": _compiling,
         "precision": _precision,
+        "products": _products,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "processor": torch.cuda.get_device_name() if device == "cuda" else processor(),

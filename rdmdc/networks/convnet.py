@@ -122,3 +122,11 @@ class ConvNet(Network):
         from rdmdc.models.native.learning import learn
 
         return partial(learn, self)
+
+    def products(self, device: str, precision: str) -> str:
+        """On a CPU what the kernels in C choose for this processor."""
+        if device != "cpu":
+            return precision
+        from rdmdc.models.native import convnet as native
+
+        return native.products(precision).described

@@ -45,7 +45,8 @@ class Preset:
     precision: str = option(
         "of the products of convolutions with frozen weights while screening, condensing and in DM"
         " poisoning:"
-        " bfloat16 is faster and coarser, and needs AVX-512 BF16 on a CPU",
+        " bfloat16 is coarser, and faster on a GPU and on a CPU with AMX or AMD's AVX-512 BF16;"
+        " the compiled kernels stay with float32 on other CPUs",
         choices=("float32", "bfloat16"),
     )
     checkpoint_minutes: float = option(

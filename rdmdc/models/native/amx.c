@@ -250,29 +250,48 @@ static void pool_relu_norm_back(const float *gradient, long from, const half *no
 
 /* --- the network ----------------------------------------------------------------------------- */
 
-/* image (C, h, w) -> what each pixel's convolution reads (side, side, 9 C and zeros), `apart` from
-   pixel to pixel; what is around the image in padded stays */
-static void neighbourhoods(const Net *net, const float *image, half *padded, half *to, long apart)
+/* image (C, h, w) -> bf16 (side + 2, side + 2, C); what is around the image in padded stays */
+static void pad_image(const Net *net, const float *image, half *padded)
 {
     const int channels = net->channels, own = net->side - 2 * net->pad, border = net->pad + 1;
-    const int row = (net->side + 2) * channels, run = 3 * channels;
+    const int row = (net->side + 2) * channels;
     for (int c = 0; c < channels; c++)
         for (int y = 0; y < own; y++)
-            for (int x = 0; x < own; x++) {
-                const __m128bh value = _mm_cvtneps_pbh(_mm_set_ss(image[(c * own + y) * own + x]));
-                padded[(y + border) * row + (x + border) * channels + c] =
-                    (half)_mm_extract_epi16((__m128i)value, 0);
+            for (int x = 0; x < own; x += LANES) {
+                const int few = least(LANES, own - x);
+                const __m512 values = _mm512_maskz_loadu_ps(0xffff >> (LANES - few),
+                                                            image + (c * own + y) * own + x);
+                half line[LANES];
+                store_half(line, (vec)values);
+                half *to = padded + (y + border) * row + (x + border) * channels + c;
+                for (int i = 0; i < few; i++) to[i * channels] = line[i];
             }
+}
+
+/* padded (side + 2, side + 2, C) -> what each pixel's convolution reads, three runs of 3 C and
+   zeros, `apart` from pixel to pixel. Reads up to 64 bytes more than padded. */
+static void neighbourhoods(const Net *net, const half *padded, half *to, long apart)
+{
+    const int row = (net->side + 2) * net->channels, run = 3 * net->channels;
+    uint16_t second[DEEP], third[DEEP]; /* whence the terms of two runs, and of the third, come */
+    for (int i = 0; i < DEEP; i++) {
+        second[i] = i < run ? i : DEEP + i - run;
+        third[i] = i < 2 * run ? i : DEEP + i - 2 * run;
+    }
+    const __m512i two = _mm512_loadu_si512(second), three = _mm512_loadu_si512(third);
+    const __mmask32 all = 0xffffffffu >> (DEEP - least(DEEP, 3 * run));
     for (int y = 0; y < net->side; y++)
-        for (int x = 0; x < net->side; x++, to += apart)
-            for (int k = 0; k < 3; k++) {
-                const half *from = padded + (y + k) * row + x * channels;
-                for (int i = 0; i < run; i += DEEP) {
-                    const __mmask32 few = 0xffffffffu >> (DEEP - least(DEEP, run - i));
-                    _mm512_mask_storeu_epi16(to + k * run + i, few,
-                                             _mm512_maskz_loadu_epi16(few, from + i));
-                }
+        for (int x = 0; x < net->side; x++, to += apart) {
+            const half *from = padded + y * row + x * net->channels;
+            if (3 * run > DEEP) {
+                for (int k = 0; k < 3; k++) memcpy(to + k * run, from + k * row, run * sizeof(half));
+                continue;
             }
+            const __m512i top = _mm512_loadu_si512(from), middle = _mm512_loadu_si512(from + row);
+            const __m512i bottom = _mm512_loadu_si512(from + 2 * row);
+            const __m512i runs = _mm512_permutex2var_epi16(top, two, middle);
+            _mm512_storeu_si512(to, _mm512_maskz_permutex2var_epi16(all, runs, three, bottom));
+        }
 }
 
 static int panels_of(int width, int o) { return least(2, (width - o) / LANES); }
@@ -297,7 +316,7 @@ int amx_forward(const Net *net, const float *images, int first, int group, float
     const int side = net->side, width = net->width, own = side - 2 * net->pad;
     const int last = side >> net->depth, depth = net->depth;
     const long columns = deep(9 * net->channels);
-    const long padded_size = (long)(side + 2) * (side + 2) * net->channels;
+    const long padded_size = (long)(side + 2) * (side + 2) * net->channels + DEEP;
     const long z_size = most_pixels(net) * 2 * LANES;
     const long end_size = round_up((long)GROUP * last * last * width);
     const long near_size = (long)side * side * side_by_side(side) * columns;
@@ -320,9 +339,10 @@ int amx_forward(const Net *net, const float *images, int first, int group, float
         if (!is_last) memset(next, 0, room(there) * sizeof(half));
         for (int n = 0; n < group; n += here.images) {
             const int count = least(here.images, group - n);
-            for (int i = 0; !block && i < count; i++)
-                neighbourhoods(net, images + (long)(first + n + i) * net->channels * own * own,
-                               padded, near + i * columns, here.images * columns);
+            for (int i = 0; !block && i < count; i++) {
+                pad_image(net, images + (long)(first + n + i) * net->channels * own * own, padded);
+                neighbourhoods(net, padded, near + i * columns, here.images * columns);
+            }
             for (int o = 0; o < width; o += 2 * LANES) {
                 const int panels = panels_of(width, o);
                 convolve(here, (const half *)net->kernels[block], o, panels, z, 2 * LANES);

@@ -6,8 +6,9 @@
    written. Norm, ReLU and pooling follow a channel block while it is in the first cache. A
    convolution's bias is left out: instance norm takes it away again.
 
-   With Net.half the factors of Winograd's products are rounded to bf16, the sums stay single
-   precision, and so does all else: for frozen weights, on processors that have such products.
+   Where Net.half is PAIRS the factors of Winograd's products are rounded to bf16, the sums stay
+   single precision, and so does all else: for frozen weights, on processors that have such
+   products. Where it is AMX, amx.c does all of it.
 
    An image's numbers depend on itself alone: not on the group, the range or the threads. */
 
@@ -48,13 +49,23 @@ static void store_words(float *to, vec value, const int half, const int few)
 }
 #endif
 
-/* What products of bf16 are by here. Those of pairs are twice as fast as single precision's on Zen
-   and slower on Intel's processors. */
-int half_products(void)
+int has_products(int half)
 {
 #ifdef __AVX512BF16__
-    if (has_amx()) return AMX;
-    if (__builtin_cpu_is("amd")) return PAIRS;
+    const int pairs = 1;
+#else
+    const int pairs = 0;
+#endif
+    return half == AMX ? has_amx() : half == PAIRS ? pairs : 1;
+}
+
+/* What products of bf16 are best of here: by pairs a network is faster than in single precision on
+   AMD's processors, and slower on Intel's. */
+int half_products(void)
+{
+    if (has_products(AMX)) return AMX;
+#ifdef __x86_64__
+    if (has_products(PAIRS) && __builtin_cpu_is("amd")) return PAIRS;
 #endif
     return SINGLE;
 }
@@ -270,33 +281,55 @@ static void multiply_all(Tiles tiles, const float *kernels, int width, float *pr
 
 /* --- norm, ReLU, 2 x 2 average pool, of one channel block ------------------------------------ */
 
-static void norm_relu_pool(const float *z, long pixel, int side, const float *gain,
+/* 16 or 32 channels at once: one vector's sum waits for itself */
+static inline __attribute__((always_inline)) void
+norm_vectors(const int vectors, const float *z, int side, const float *gain, const float *shift,
+             float *pooled, long width, float *normalised, float *scale, int far)
+{
+    const int count = side * side, pixel = vectors * LANES;
+    vec mean[2], deviation[2], by[2], offset[2], sum[2] = {{0}}, squares[2] = {{0}};
+    for (int p = 0; p < count; p++)
+        for (int j = 0; j < vectors; j++) sum[j] += load(z + p * pixel + j * LANES);
+    for (int j = 0; j < vectors; j++) mean[j] = sum[j] / (float)count;
+    for (int p = 0; p < count; p++)
+        for (int j = 0; j < vectors; j++) {
+            vec d = load(z + p * pixel + j * LANES) - mean[j];
+            squares[j] += d * d;
+        }
+    for (int j = 0; j < vectors; j++) {
+        for (int i = 0; i < LANES; i++)
+            deviation[j][i] = 1 / sqrtf(squares[j][i] / (float)count + EPSILON);
+        by[j] = load(gain + j * LANES) * deviation[j];
+        offset[j] = load(shift + j * LANES) - mean[j] * by[j];
+        if (scale) store(scale + j * LANES, deviation[j]);
+    }
+    for (int y = 0; y < side; y += 2)
+        for (int x = 0; x < side; x += 2)
+            for (int j = 0; j < vectors; j++) {
+                vec total = {0};
+                for (int i = 0; i < 4; i++) {
+                    const long at = (long)(y + i / 2) * side + x + i % 2;
+                    vec value = load(z + at * pixel + j * LANES);
+                    vec y_value = value * by[j] + offset[j];
+                    total += where_positive(y_value, y_value);
+                    if (normalised)
+                        keep(normalised + ((long)j * count + at) * LANES,
+                             (value - mean[j]) * deviation[j], far);
+                }
+                store(pooled + ((long)y / 2 * (side / 2) + x / 2) * width + j * LANES,
+                      total * 0.25f);
+            }
+}
+
+/* a panel's channels in z (side, side, panel) */
+static void norm_relu_pool(const float *z, int panel, int side, const float *gain,
                            const float *shift, float *pooled, long width, float *normalised,
                            float *scale, int far)
 {
-    const int count = side * side;
-    vec sum = {0}, squares = {0}, deviation = {0};
-    for (int p = 0; p < count; p++) sum += load(z + p * pixel);
-    const vec mean = sum / (float)count;
-    for (int p = 0; p < count; p++) {
-        vec d = load(z + p * pixel) - mean;
-        squares += d * d;
-    }
-    for (int i = 0; i < LANES; i++) deviation[i] = 1 / sqrtf(squares[i] / (float)count + EPSILON);
-    const vec by = load(gain) * deviation, offset = load(shift) - mean * by;
-    for (int y = 0; y < side; y += 2)
-        for (int x = 0; x < side; x += 2) {
-            vec total = {0};
-            for (int i = 0; i < 4; i++) {
-                const long at = (long)(y + i / 2) * side + x + i % 2;
-                vec value = load(z + at * pixel);
-                vec y_value = value * by + offset;
-                total += where_positive(y_value, y_value);
-                if (normalised) keep(normalised + at * LANES, (value - mean) * deviation, far);
-            }
-            store(pooled + ((long)y / 2 * (side / 2) + x / 2) * width, total * 0.25f);
-        }
-    if (scale) store(scale, deviation);
+    if (panel == LANES)
+        norm_vectors(1, z, side, gain, shift, pooled, width, normalised, scale, far);
+    else
+        norm_vectors(2, z, side, gain, shift, pooled, width, normalised, scale, far);
 }
 
 /* gradient by the pooled values (side/2, side/2), `width` apart -> by the convolution's (side, side),
@@ -354,13 +387,11 @@ static void first_forward(const Net *net, const float *padded, Tiles tiles, floa
     tiles_of_image(padded, side, tiles, 0);
     for (int o = 0; o < width; o += panel) {
         multiply_tiles(tiles, net->kernels[0], width, o, products, panel, 0);
-        for (int c = 0; c < panel; c += LANES) {
-            image_of_products(products + c, side, panel, 0, tiles.count, z, LANES);
-            norm_relu_pool(z, LANES, side, net->gain[0] + o + c, net->shift[0] + o + c,
-                           pooled + o + c, width,
-                           normalised ? normalised + (long)(o + c) * side * side : NULL,
-                           scale ? scale + o + c : NULL, far);
-        }
+        for (int c = 0; c < panel; c += LANES)
+            image_of_products(products + c, side, panel, 0, tiles.count, z + c, panel);
+        norm_relu_pool(z, panel, side, net->gain[0] + o, net->shift[0] + o, pooled + o, width,
+                       normalised ? normalised + (long)o * side * side : NULL,
+                       scale ? scale + o : NULL, far);
     }
 }
 
@@ -455,7 +486,8 @@ int group_forward(const Net *net, const float *images, int first, int group, flo
 {
     const int side = net->side, width = net->width, lanes = places(net->channels);
     const long padded_size = round_up((long)side * side * lanes + LANES);
-    const long z_size = (long)side * side * LANES, image_size = (long)side * side / 4 * width;
+    const int panel = panel_of(width);
+    const long z_size = (long)side * side * panel, image_size = (long)side * side / 4 * width;
     const long tiles_size = tiles_room(net);
     float *padded = scratch(padded_size + z_size + 2 * GROUP * image_size + 2 * tiles_size);
     if (!padded) return 1;
@@ -483,12 +515,13 @@ int group_forward(const Net *net, const float *images, int first, int group, flo
         for (int n = 0; n < group; n++) {
             float *normalised = part(kept->normalised, block, first + n, pixels);
             float *scale = part(kept->scale, block, first + n, width);
-            for (int c = 0; c < width; c += LANES) {
-                image_of_products(products + c, now, width, n * across, all, z, LANES);
-                norm_relu_pool(z, LANES, now, net->gain[block] + c, net->shift[block] + c,
-                               out + n * less + c, width,
-                               normalised ? normalised + (long)c * now * now : NULL,
-                               scale ? scale + c : NULL, kept->far);
+            for (int o = 0; o < width; o += panel) {
+                for (int c = 0; c < panel; c += LANES)
+                    image_of_products(products + o + c, now, width, n * across, all, z + c, panel);
+                norm_relu_pool(z, panel, now, net->gain[block] + o, net->shift[block] + o,
+                               out + n * less + o, width,
+                               normalised ? normalised + (long)o * now * now : NULL,
+                               scale ? scale + o : NULL, kept->far);
             }
         }
         in = out;

@@ -23,6 +23,7 @@ typedef struct {
     const float *first_back;               /* (O, 32 n): the first kernels, 9 C padded to 32 n */
     const float *kernels[DEPTH];           /* (36, O / panel, words of C, panel): transformed */
     const float *kernels_back[DEPTH];      /* the same of kernels turned round; from block 1 on */
+                                           /* for AMX both are in tiles, from block 0 on */
     const float *gain[DEPTH], *shift[DEPTH]; /* (O): the norms' weight and bias */
 } Net;
 

@@ -30,7 +30,8 @@ def network_of(
 ) -> Network:
     """The network of the job's options, or another, at the images' size; it runs as they say.
 
-    Says so on stderr where its kernels cannot be compiled. Raises NetworkError where the network
+    Says so on stderr where its kernels cannot be compiled, and what a precision other than float32
+    means on this processor. Raises NetworkError where the network
     does not fit the images.
     """
     options = args.options
@@ -43,6 +44,11 @@ def network_of(
     reason = running.compiling(options["compile"], options["device"], network, precision)
     if reason is not None:
         print(f"compile: {reason}; networks run uncompiled, much slower", file=sys.stderr)
+    elif precision != "float32":
+        products = running.arithmetic(options["device"])["products"]
+        print(
+            f"precision {precision}: products with frozen weights are {products}", file=sys.stderr
+        )
     return network
 
 
