@@ -7,11 +7,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from owndata_forms import FORMS, folder
+from owndata_forms import FORMS, folder, png
 from PIL import Image
 from test_screen_contrastive import images, planted
 
 from rdmdc.__main__ import main
+from rdmdc.datasets import listed_files
 from rdmdc.owndata import audit, verdicts
 
 NAMES = ["ant", "bee", "cat é"]
@@ -40,6 +41,18 @@ def arrays(poisoned=True, counts=(300, 280, 320)):
     return train.pixels.permute(0, 2, 3, 1).numpy(), train.labels.tolist(), bad
 
 
+def contents(form, cleaned):
+    """The images of a cleaned data set, as PNG."""
+    if form == "folder":
+        return {path.read_bytes() for path in cleaned.rglob("*.png")}
+    if form == "npz":
+        with np.load(cleaned / "data.npz") as file:
+            return {png(image) for image in file["images"]}
+    (path,) = cleaned.glob(f"*.{form}")
+    rows = [row for batch in listed_files.batches(form, path, ["image"]) for row in batch[0]]
+    return {row["bytes"].as_py() for row in rows}
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_poisons_are_found_and_dropped(tmp_path, capsys, form):
     pixels, labels, bad = arrays()
@@ -64,6 +77,11 @@ def test_poisons_are_found_and_dropped(tmp_path, capsys, form):
         assert place["file"] == str(data / "bee" / "0300.png") and place["row"] == -1
     else:
         assert place["row"] == 300
+
+    left = contents(form, cleaned)
+    flagged = {png(image) for image in pixels[rows["flagged"].to_numpy()]}
+    assert {png(image) for image in pixels[bad]} <= flagged and not left & flagged
+    assert left == {png(image) for image in pixels} - flagged
 
     kept = int((~rows["flagged"]).sum())
     again = cleaned if form in ("folder", "arrow") else cleaned / data.name
