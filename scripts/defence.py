@@ -3,7 +3,7 @@
     python scripts/defence.py caught results/default contrastive_minorities
     python scripts/defence.py plane results/default dm_112/target=0 docs/defence.png
 
-    python scripts/defence.py plane results/default dm_112/target=0 docs/defence.png
+``caught`` prints a row for each case that was screened: how many poisons there are, what share the
 screen left out, and the share of all other images. ``plane`` draws the images of the adversarial
 class in one random network: along the direction in which the class varies most (Alg. 4), and along
 the one in which it varies most compared with the other classes.
