@@ -245,7 +245,7 @@ def test_one_graph(name):
     [(name, side) for name, case in CASES.items() for side in case.too_small + case.uneven],
 )
 def test_a_side_that_does_not_fit(name, side):
-    with pytest.raises(NetworkError, match=rf"{name}|network\.depth") as fault:
+    with pytest.raises(NetworkError, match=rf"{name}|ConvNet") as fault:
         made(name, side=side)
     assert f"images of side {side}" in str(fault.value)
     assert "choose a side" in str(fault.value)

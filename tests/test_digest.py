@@ -200,7 +200,10 @@ SHOWS = {  # file, edit, jobs that reach it
     "sources/parquet.py": (altering("read"), ["data:parquet", "data:embedded"]),
     "attacks/crafting.py": (altering("craft"), ["poison:*"]),
     "attacks/optimisers.py": (altering("sign_adam"), ["poison:*"]),
-    "attacks/dm_poison.py": (altering("dm_objective"), ["poison:dm_poison"]),
+    "attacks/dm_poison.py": (
+        altering("dm_objective"),
+        ["poison:dm_poison", "poison:selected_dm"],
+    ),
     "attacks/gradient_matching.py": (altering("gradient_matching"), ["poison:gradient_matching"]),
     "screens/screening.py": (altering("keep_without_top"), ["screen:*"]),
     "screens/projecting.py": (altering("project"), [*PROJECTING]),

@@ -109,9 +109,9 @@ def rendered(learned, b, k):
     made = torch.zeros_like(x)
     for h in range(8):
         for w in range(8):
-            inner = learned["encode"][k] @ x[:, h, w] + learned["encode bias"][k]
+            inner = learned["encode"][k] @ x[:, h, w] + learned["encode_bias"][k]
             inner = inner * learned["scale"][k, :, h, w] + learned["shift"][k, :, h, w]
-            made[:, h, w] = learned["decode"][k] @ inner + learned["decode bias"][k]
+            made[:, h, w] = learned["decode"][k] @ inner + learned["decode_bias"][k]
     return made
 
 
@@ -134,7 +134,7 @@ def test_a_hallucinator_begins_as_a_map_of_colours():
     learned = beginning()
     assert learned["scale"].unique().tolist() == [1]
     assert learned["shift"].unique().tolist() == [0]
-    bounds = {"encode": 3, "encode bias": 3, "decode": 4, "decode bias": 4}
+    bounds = {"encode": 3, "encode_bias": 3, "decode": 4, "decode_bias": 4}
     for name, fan_in in bounds.items():
         assert 0.6 / fan_in**0.5 < float(learned[name].abs().max()) <= 1 / fan_in**0.5
 

@@ -119,11 +119,11 @@ def draw_styles(options: Options, shape: tuple[int, ...], draws: torch.Generator
     (colours, *sides), k, m = shape, options.hallucinators, options.channels
     return {
         "encode": uniform((k, m, colours), colours, draws),
-        "encode bias": uniform((k, m), colours, draws),
+        "encode_bias": uniform((k, m), colours, draws),
         "scale": torch.ones(k, m, *sides),
         "shift": torch.zeros(k, m, *sides),
         "decode": uniform((k, colours, m), m, draws),
-        "decode bias": uniform((k, colours), m, draws),
+        "decode_bias": uniform((k, colours), m, draws),
     }
 
 
@@ -131,7 +131,7 @@ def render(learned: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Every basis (C·B, C, H, W) in every style, sorted by class: (C·B·K, C, H, W)."""
     bases = learned["bases"]
     encoded = torch.einsum("kmc,bchw->bkmhw", learned["encode"], bases)
-    encoded = encoded + learned["encode bias"][:, :, None, None]
+    encoded = encoded + learned["encode_bias"][:, :, None, None]
     styled = learned["scale"] * encoded + learned["shift"]
     decoded = torch.einsum("kcm,bkmhw->bkchw", learned["decode"], styled)
-    return (decoded + learned["decode bias"][:, :, None, None]).flatten(0, 1)
+    return (decoded + learned["decode_bias"][:, :, None, None]).flatten(0, 1)

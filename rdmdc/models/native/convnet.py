@@ -36,7 +36,7 @@ class Products(IntEnum):
     @property
     def described(self) -> str:
         """In words, for logs and checkpoints."""
-        return ("float32", "bfloat16 by AVX-512 BF16", "bfloat16 by AMX")[self]
+        return ("float32", "bfloat16:avx512", "bfloat16:amx")[self]
 
 
 class Sizes(Protocol):
