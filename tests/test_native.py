@@ -10,8 +10,8 @@ import torch
 from rdmdc.estimators.sorting import sort_samples
 from rdmdc.models import running
 from rdmdc.models.native import convnet as native
-from rdmdc.models.native import library, sorting
-from rdmdc.models.native.convnet import Products
+from rdmdc.models.native import library, products, sorting
+from rdmdc.models.native.products import Products
 from rdmdc.models.network import KernelError
 from rdmdc.networks.convnet import ConvNet
 from rdmdc.randomness import generator
@@ -317,7 +317,7 @@ def test_networks_run_by_the_kernels_once_that_is_wanted(compiled):
 
 def test_precision_reaches_the_kernels(compiled):
     """And what its products are of here is part of what identifies a checkpoint."""
-    chosen = native.products("bfloat16")
+    chosen = products.products("bfloat16")
     weights, images = weights_of(WIDE), images_of(WIDE, 5)
     assert running.compiling(True, "cpu", WIDE, "bfloat16") is None
     assert running.arithmetic("cpu")["precision"] == "bfloat16"
@@ -372,7 +372,7 @@ def test_a_processor_that_gains_nothing_by_bf16_keeps_to_single_precision(compil
         def half_products(self):
             return 0
 
-    monkeypatch.setattr(native, "library", Plain)
+    monkeypatch.setattr(products, "library", Plain)
     assert running.compiling(True, "cpu", WIDE, "bfloat16") is None
     assert running.arithmetic("cpu")["products"] == "float32"
     weights, images = weights_of(WIDE), images_of(WIDE, 5)

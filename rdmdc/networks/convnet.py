@@ -127,6 +127,6 @@ class ConvNet(Network):
         """On a CPU what the kernels in C choose for this processor."""
         if device != "cpu":
             return precision
-        from rdmdc.models.native import convnet as native
+        from rdmdc.models.native.products import products
 
-        return native.products(precision).described
+        return products(precision).described

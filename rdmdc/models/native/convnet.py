@@ -10,7 +10,6 @@ import ctypes
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import partial
 from typing import Any, ClassVar, Protocol
 
@@ -18,25 +17,13 @@ import torch
 from torch import Tensor
 
 from rdmdc.models.native.library import LANES, check, library
+from rdmdc.models.native.products import Products, products
 from rdmdc.models.network import KernelError, Kernels
 
 GROUP = 8  # images at once, as in convnet.c
 DEPTH = 8  # the most blocks, as in convnet.c
 NEAR = 2**24  # bytes of a pass that a cache may hold until they are read again
 SLICE = 64  # images whose weights' gradients are summed in one go: fixes the order of the sum
-
-
-class Products(IntEnum):
-    """Factors of a convolution's products with frozen weights, as in convnet.h."""
-
-    SINGLE = 0  # float32, transformed by Winograd's F(4, 3)
-    PAIRS = 1  # the same rounded to bf16
-    AMX = 2  # bf16 as they are, a direct convolution
-
-    @property
-    def described(self) -> str:
-        """In words, for logs and checkpoints."""
-        return ("float32", "bfloat16:avx512", "bfloat16:amx")[self]
 
 
 class Sizes(Protocol):
@@ -76,12 +63,6 @@ def kernels(network: Sizes, precision: str) -> Kernels:
     if network.width % LANES:
         raise KernelError(f"the ConvNet's width {network.width} is no multiple of {LANES}")
     return partial(embed, network, products(precision))
-
-
-def products(precision: str) -> Products:
-    """What a precision's products are of on this processor; raises KernelError as `library`."""
-    own = Products(library().half_products())
-    return own if precision == "bfloat16" else Products.SINGLE
 
 
 def _into_domain() -> Tensor:

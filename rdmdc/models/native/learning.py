@@ -12,8 +12,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from rdmdc.models.native.convnet import SLICE, Products, Sizes, Sums, WeightSums, prepare
+from rdmdc.models.native.convnet import SLICE, Sizes, Sums, WeightSums, prepare
 from rdmdc.models.native.library import check, library
+from rdmdc.models.native.products import Products
 
 
 class _Head(ctypes.Structure):
