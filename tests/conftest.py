@@ -63,6 +63,12 @@ def never():
     return NoCheckpoints()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def plain_again():
+    """Each file of tests begins uncompiled, whatever ran in the process before."""
+    running.compiling(False, "cpu", None)
+
+
 @pytest.fixture
 def compiled():
     """ConvNets of a width of 16 or more run on the kernels in C; skipped where they cannot."""
