@@ -53,7 +53,8 @@ def evaluate(
         weights = fit(
             network, lambda chosen: inputs[chosen], labels, schedule, purpose, progress, mine
         )
-        accuracy = _accuracy(network, weights, test, device)
+        right = predicted(network, weights, test, device) == test.labels
+        accuracy = int(right.sum()) / len(right)
         for target in targets:
             pixels = target.pixels[None].to(device)
             logits = running.logits_all(network, weights, test.normalisation.normalise(pixels))
@@ -63,15 +64,15 @@ def evaluate(
     return pd.DataFrame(rows)
 
 
-def _accuracy(network: Network, weights: Weights, test: LabelledImages, device: str) -> float:
-    """Share of the test split that the network gets right."""
-    right = 0
-    blocks = zip(test.pixels.split(BLOCK), test.labels.split(BLOCK), strict=True)
-    for pixels, labels in blocks:
-        inputs = test.normalisation.normalise(pixels.to(device))
-        predicted = running.logits_all(network, weights, inputs).argmax(1).cpu()
-        right += int((predicted == labels).sum())
-    return right / len(test.labels)
+def predicted(
+    network: Network, weights: Weights, images: LabelledImages, device: str
+) -> torch.Tensor:
+    """The labels (N,) int64 that the network gives to the images of a split."""
+    blocks = [
+        running.logits_all(network, weights, images.normalisation.normalise(pixels.to(device)))
+        for pixels in images.pixels.split(BLOCK)
+    ]
+    return torch.cat([logits.argmax(1).cpu() for logits in blocks])
 
 
 def _score(logits: torch.Tensor, target: Target) -> dict[str, float | int]:

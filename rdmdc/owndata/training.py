@@ -10,21 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.torch
-import torch
 
 from rdmdc.checkpoints import NoCheckpoints
 from rdmdc.errors import InputError
+from rdmdc.metrics.evaluate import predicted
 from rdmdc.models import running
-from rdmdc.models.network import Network, Weights
+from rdmdc.models.network import Weights
 from rdmdc.models.training import fit
 from rdmdc.owndata import confusion, opening, testing
 from rdmdc.owndata.audit import left_out
 from rdmdc.owndata.opening import Evaluation
 from rdmdc.progress import Progress
-from rdmdc.records import LabelledImages, SyntheticSet
+from rdmdc.records import SyntheticSet
 
 WEIGHTS = "weights.safetensors"
-BLOCK = 1024  # test images normalised at once
 
 
 def train(args: argparse.Namespace) -> Iterator[str]:
@@ -76,19 +75,6 @@ def trained(made: SyntheticSet, evaluation: Evaluation, seed: int, device: str) 
         Progress("train"),
         NoCheckpoints(),
     )
-
-
-def predicted(
-    network: Network, weights: Weights, test: LabelledImages, device: str
-) -> torch.Tensor:
-    """The labels (N,) int64 that the network gives to the images of a split."""
-    labels = [
-        running.logits_all(network, weights, test.normalisation.normalise(pixels.to(device)))
-        .argmax(1)
-        .cpu()
-        for pixels in test.pixels.split(BLOCK)
-    ]
-    return torch.cat(labels)
 
 
 def save(path: Path, weights: Weights, made: SyntheticSet, evaluation: Evaluation) -> None:
