@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from rdmdc.checkpoints import Checkpoints, State
-from rdmdc.condensers.sets import Condensed, condensed
+from rdmdc.condensers.sets import Condensed, same_for_all
 from rdmdc.condensers.task import Purpose, Task
 from rdmdc.models import running
 from rdmdc.options import option
@@ -60,7 +60,7 @@ def choose(
         checkpoints.offer(State({"chosen": chosen}, {}))
     pixels = torch.cat([data.pixels(chosen[str(label)]) for label in range(classes)])
     inputs = data.normalisation.normalise(pixels)
-    return condensed(task, dict.fromkeys(task.methods, inputs), dict.fromkeys(task.methods, ()))
+    return same_for_all(task, inputs)
 
 
 def _embeddings(task: Task, networks: int, purpose: Purpose, indices: torch.Tensor) -> torch.Tensor:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from rdmdc import plugins
-from rdmdc.checkpoints import Checkpoints, State
-from rdmdc.condensers.adam import adam
-from rdmdc.condensers.sets import Condensed, condensed
+from rdmdc.checkpoints import Checkpoints
+from rdmdc.condensers.adam import Tensors
+from rdmdc.condensers.descending import Row, descend
+from rdmdc.condensers.sets import Condensed
 from rdmdc.condensers.starts import START
 from rdmdc.condensers.task import Purpose, Task
 from rdmdc.condensers.unrolling import unroll
@@ -66,26 +66,14 @@ def dd(task: Task, options: Options, progress: OnStep, checkpoints: Checkpoints)
     labels = torch.arange(classes, device=device).repeat_interleave(options.ipc)
     rate = torch.tensor(options.start_rate, dtype=torch.float64).expm1().log().float()
     learned = {"inputs": start, "rate": rate.to(device)}
-    moments: dict[str, torch.Tensor] = {}
-    trace: list[dict[str, Any]] = []
-    done = 0
-    if (state := checkpoints.resume()) is not None:
-        learned, moments = state.group("learned", device), state.group("moments", device)
-        done, trace = state.facts["iterations"], state.facts["trace"]
-    for number in range(done, options.iterations):
-        loss, gradients = unrolled_gradient(task, options, learned, labels, (*purpose, number))
-        learned, moments = adam(learned, gradients, moments, number + 1, options.learning_rate)
-        if number % options.log_every == 0 or number == options.iterations - 1:
-            rate = torch.nn.functional.softplus(learned["rate"])
-            trace.append({"iteration": number, "loss": loss, "rate": float(rate)})
-        progress(number + 1, options.iterations, loss)
-        facts = {"iterations": number + 1, "trace": trace}
-        checkpoints.offer(State({"learned": learned, "moments": moments}, facts))
-    return condensed(
-        task,
-        dict.fromkeys(task.methods, learned["inputs"]),
-        dict.fromkeys(task.methods, trace),
-    )
+
+    def gradient(learned: Tensors, purpose: Purpose) -> tuple[float, Tensors, Row]:
+        return *unrolled_gradient(task, options, learned, labels, purpose), {}
+
+    def reached(learned: Tensors) -> Row:
+        return {"rate": float(torch.nn.functional.softplus(learned["rate"]))}
+
+    return descend(task, options, learned, gradient, reached, progress, checkpoints)
 
 
 def unrolled_gradient(

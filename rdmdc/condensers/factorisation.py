@@ -11,8 +11,8 @@ import torch
 from rdmdc import plugins
 from rdmdc.checkpoints import Checkpoints, State
 from rdmdc.condensers.adam import adam
-from rdmdc.condensers.matching_means import begin, calibrated_means, gradients, trace
-from rdmdc.condensers.sets import Condensed, condensed
+from rdmdc.condensers.matching_means import begin, calibrated_means, gradients
+from rdmdc.condensers.sets import Condensed, condensed, traced
 from rdmdc.condensers.starts import START
 from rdmdc.condensers.task import Purpose, Task
 from rdmdc.models import running
@@ -101,7 +101,7 @@ def factorisation(
                 own, kept = adam(own, by_leaves, moments[name], number + 1, rate)
                 learned[name], moments[name] = learned[name] | own, moments[name] | kept
             if log:
-                traces[name] += trace(number, classes, terms, rows[name])
+                traces[name] += traced(number, classes, terms.tolist(), rows[name])
                 loss = float(terms.sum())
         progress(number + 1, options.iterations, loss)
         tensors = {f"learned {name}": values for name, values in learned.items()}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from rdmdc import plugins
-from rdmdc.checkpoints import Checkpoints, State
-from rdmdc.condensers.adam import adam
-from rdmdc.condensers.sets import Condensed, condensed
+from rdmdc.checkpoints import Checkpoints
+from rdmdc.condensers.adam import Tensors
+from rdmdc.condensers.descending import Row, descend
+from rdmdc.condensers.sets import Condensed
 from rdmdc.condensers.starts import START
 from rdmdc.condensers.task import Purpose, Task
 from rdmdc.models import running
@@ -62,26 +62,15 @@ def kip(task: Task, options: Options, progress: OnStep, checkpoints: Checkpoints
     data.require(options.batch, "the condenser's batch")
     purpose: Purpose = (task.seed, "condense", task.run)
     start = START[options.initialisation](data, options.ipc, (*purpose, "start")).to(device)
-    learned, moments = {"inputs": start}, {}
-    trace: list[dict[str, Any]] = []
-    done = 0
-    if (state := checkpoints.resume()) is not None:
-        learned, moments = state.group("learned", device), state.group("moments", device)
-        done, trace = state.facts["iterations"], state.facts["trace"]
-    for number in range(done, options.iterations):
-        loss, right, gradient = _gradient(task, options, learned["inputs"], (*purpose, number))
-        rate = options.learning_rate
-        learned, moments = adam(learned, {"inputs": gradient}, moments, number + 1, rate)
-        if number % options.log_every == 0 or number == options.iterations - 1:
-            trace.append({"iteration": number, "loss": loss, "right": right})
-        progress(number + 1, options.iterations, loss)
-        facts = {"iterations": number + 1, "trace": trace}
-        checkpoints.offer(State({"learned": learned, "moments": moments}, facts))
-    return condensed(
-        task,
-        dict.fromkeys(task.methods, learned["inputs"]),
-        dict.fromkeys(task.methods, trace),
-    )
+
+    def gradient(learned: Tensors, purpose: Purpose) -> tuple[float, Tensors, Row]:
+        loss, right, by_inputs = _gradient(task, options, learned["inputs"], purpose)
+        return loss, {"inputs": by_inputs}, {"right": right}
+
+    def reached(learned: Tensors) -> Row:
+        return {}
+
+    return descend(task, options, {"inputs": start}, gradient, reached, progress, checkpoints)
 
 
 def _gradient(

@@ -13,8 +13,9 @@ import torch
 
 from rdmdc.checkpoints import Checkpoints, State
 from rdmdc.condensers.class_gradients import by_matrices, losses, minibatch, real_gradients
-from rdmdc.condensers.sets import Condensed, condensed
+from rdmdc.condensers.sets import Condensed, condensed, traced
 from rdmdc.condensers.starts import START
+from rdmdc.condensers.stepping import step
 from rdmdc.condensers.task import Purpose, Task
 from rdmdc.models import running
 from rdmdc.models.augment import Draw, augment, draw
@@ -108,10 +109,7 @@ def match_gradients(
                 weights = _train(network, weights, sets[name], labels, options, augmentation, own)
             networks[name] = {key: w.detach() for key, w in weights.items()}
             if log:
-                traces[name] += [
-                    {"iteration": update, "class": c, "loss": term, **row}
-                    for c, (term, row) in enumerate(zip(terms, rows, strict=True))
-                ]
+                traces[name] += traced(update, range(classes), terms, rows)
             loss = sum(terms)
         progress(update + 1, total, loss)
         tensors = {"sets": sets, "momenta": momenta}
@@ -173,13 +171,6 @@ def _train(
         for chosen in torch.randperm(len(labels), generator=draws).split(size):
             drawn = draw(augmentation, len(chosen), draws, shared=True)
             batch = augment(inputs[chosen].unsqueeze(1), drawn).squeeze(1)
-            logits = running.logits(network, weights, batch, chunk)
-            loss = torch.nn.functional.cross_entropy(logits, labels[chosen])
-            gradients = torch.autograd.grad(
-                loss, list(weights.values()), materialize_grads=True
-            )  # zeros for biases that a norm takes away
-            weights = {
-                name: (w.detach() - options.network_rate * gradient).requires_grad_()
-                for (name, w), gradient in zip(weights.items(), gradients, strict=True)
-            }
+            rate = options.network_rate
+            weights = step(network, weights, batch, labels[chosen], rate, chunk)
     return weights

@@ -14,7 +14,7 @@ import torch
 
 from rdmdc.checkpoints import Checkpoints, State
 from rdmdc.condensers.deviation import trace_rows
-from rdmdc.condensers.sets import Condensed
+from rdmdc.condensers.sets import Condensed, condensed, traced
 from rdmdc.condensers.starts import START
 from rdmdc.condensers.task import Calibration, Purpose, Task, sample_others
 from rdmdc.models import running
@@ -23,7 +23,6 @@ from rdmdc.models.network import Network, Weights
 from rdmdc.options import option
 from rdmdc.progress import OnStep
 from rdmdc.randomness import generator
-from rdmdc.records import SyntheticSet
 
 Embedding = Callable[[Network, Weights, "torch.Tensor", int], "torch.Tensor"]
 """Vectors (N, D) of inputs (N, C, H, W), differentiable once, and how many inputs at a time."""
@@ -99,32 +98,32 @@ def match_means(
             momenta[name] = options.momentum * momenta[name] + gradient
             sets[name] = sets[name] - options.learning_rate * momenta[name]
             if log:
-                traces[name] += trace(number, own_classes[name], terms, rows[name])
+                traces[name] += traced(number, own_classes[name], terms.tolist(), rows[name])
                 loss = float(terms.sum())
         progress(number + 1, options.iterations, loss)
         facts = {"iterations": number + 1, "loss": loss, "traces": traces}
         checkpoints.offer(State({"sets": sets, "momenta": momenta}, facts))
-    return {
+    whole = {
         name: _with_clean(task, options.ipc, name, sets[name].cpu(), pd.DataFrame(traces[name]))
         for name in task.methods
     }
+    inputs = {name: values for name, (values, _) in whole.items()}
+    return condensed(task, inputs, {name: rows for name, (_, rows) in whole.items()})
 
 
 def _with_clean(
-    task: Task, ipc: int, method: str, condensed: torch.Tensor, trace: pd.DataFrame
-) -> tuple[SyntheticSet, pd.DataFrame]:
-    """A method's set and trace: of its own classes as they were condensed here, the others'
+    task: Task, ipc: int, method: str, own_inputs: torch.Tensor, own_rows: pd.DataFrame
+) -> tuple[torch.Tensor, pd.DataFrame]:
+    """A method's inputs and trace: of its own classes as they were condensed here, the others'
     as in the clean case."""
-    data, own = task.data, task.classes_of(method)
-    labels = torch.arange(len(data.class_names)).repeat_interleave(ipc)
-    if task.clean is not None and len(own) < len(data.class_names):
-        clean, rows = task.clean.condensed[method]
-        inputs = clean.inputs.clone()
-        inputs[_rows(own, ipc)] = condensed
-        condensed = inputs
-        trace = pd.concat([trace, rows[~rows["class"].isin(own)]], ignore_index=True)
-        trace = trace.sort_values(["iteration", "class"], ignore_index=True)
-    return SyntheticSet(condensed, labels, data.class_names, data.normalisation), trace
+    own = task.classes_of(method)
+    if task.clean is None or len(own) == len(task.data.class_names):
+        return own_inputs, own_rows
+    clean, rows = task.clean.condensed[method]
+    inputs = clean.inputs.clone()
+    inputs[_rows(own, ipc)] = own_inputs
+    rows = pd.concat([own_rows, rows[~rows["class"].isin(own)]], ignore_index=True)
+    return inputs, rows.sort_values(["iteration", "class"], ignore_index=True)
 
 
 def _rows(classes: Sequence[int], ipc: int) -> torch.Tensor:
@@ -142,19 +141,6 @@ def begin(task: Task, purpose: Purpose) -> Iteration:
         shared=False,
     )
     return Iteration(weights, draws, purpose)
-
-
-def trace(
-    number: int,
-    classes: Sequence[int],
-    terms: torch.Tensor,
-    rows: Sequence[Mapping[str, Any]],
-) -> list[dict[str, Any]]:
-    """The trace's rows of an iteration: each class's loss, and what poisons did to its mean."""
-    return [
-        {"iteration": number, "class": c, "loss": term, **row}
-        for c, term, row in zip(classes, terms.tolist(), rows, strict=True)
-    ]
 
 
 def calibrated_means(

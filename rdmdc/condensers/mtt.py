@@ -10,8 +10,9 @@ import torch
 
 from rdmdc import plugins
 from rdmdc.checkpoints import Checkpoints, State
-from rdmdc.condensers.sets import Condensed, condensed
+from rdmdc.condensers.sets import Condensed, same_for_all
 from rdmdc.condensers.starts import START
+from rdmdc.condensers.stepping import step
 from rdmdc.condensers.task import Purpose, Task
 from rdmdc.condensers.unrolling import shuffled, unroll
 from rdmdc.models import running
@@ -116,20 +117,16 @@ def mtt(task: Task, options: Options, progress: OnStep, checkpoints: Checkpoints
             (experts[_name(expert, at)], experts[_name(expert, at + options.span)]),
             own,
         )
-        for name, step in (("inputs", options.learning_rate), ("rate", options.rate_rate)):
+        for name, own_rate in (("inputs", options.learning_rate), ("rate", options.rate_rate)):
             momenta[name] = options.momentum * momenta[name] + gradients[name]
-            learned[name] = learned[name] - step * momenta[name]
+            learned[name] = learned[name] - own_rate * momenta[name]
         if number % options.log_every == 0 or number == options.iterations - 1:
             row = {"iteration": number, "loss": loss, "rate": float(learned["rate"])}
             trace.append(row)
         progress(options.experts * saved + number + 1, total, loss)
         tensors = {**experts, "learned": learned, "momenta": momenta}
         checkpoints.offer(State(tensors, {"iterations": number + 1, "trace": trace}))
-    return condensed(
-        task,
-        dict.fromkeys(task.methods, learned["inputs"]),
-        dict.fromkeys(task.methods, trace),
-    )
+    return same_for_all(task, learned["inputs"], trace)
 
 
 def _name(expert: int, at: int) -> str:
@@ -151,18 +148,8 @@ def _train(
         drawn = draw(task.augmentation, len(chosen), draws, shared=True)
         pixels = data.pixels(indices[chosen]).to(task.device)
         inputs = augment(data.normalisation.normalise(pixels).unsqueeze(1), drawn).squeeze(1)
-        trainable = {name: value.detach().requires_grad_() for name, value in weights.items()}
-        loss = torch.nn.functional.cross_entropy(
-            running.logits(network, trainable, inputs, chunk),
-            data.labels[indices[chosen]].to(task.device),
-        )
-        gradients = torch.autograd.grad(
-            loss, list(trainable.values()), materialize_grads=True
-        )  # zeros for biases that a norm takes away
-        weights = {
-            name: value.detach() - options.expert_rate * gradient
-            for (name, value), gradient in zip(trainable.items(), gradients, strict=True)
-        }
+        labels = data.labels[indices[chosen]].to(task.device)
+        weights = step(network, weights, inputs, labels, options.expert_rate, chunk)
     return weights
 
 

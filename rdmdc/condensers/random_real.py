@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rdmdc import plugins
 from rdmdc.checkpoints import Checkpoints
-from rdmdc.condensers.sets import Condensed, condensed
+from rdmdc.condensers.sets import Condensed, same_for_all
 from rdmdc.condensers.starts import real
 from rdmdc.condensers.task import Task
 from rdmdc.options import option
@@ -31,4 +31,4 @@ def random_real(
     """
     inputs = real(task.data, options.ipc, (task.seed, "condense", task.run, "start"))
     progress(1, 1, float("nan"))
-    return condensed(task, dict.fromkeys(task.methods, inputs), dict.fromkeys(task.methods, ()))
+    return same_for_all(task, inputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -18,7 +18,7 @@ Condensed = dict[str, tuple[SyntheticSet, "pd.DataFrame"]]
 def condensed(
     task: Task,
     inputs: Mapping[str, torch.Tensor],
-    traces: Mapping[str, Sequence[Mapping[str, Any]]],
+    traces: Mapping[str, Sequence[Mapping[str, Any]] | pd.DataFrame],
 ) -> Condensed:
     """Sets of inputs (C·M, C, H, W), sorted by class, and the rows of their traces, by method.
 
@@ -37,3 +37,23 @@ def condensed(
         )
         for name, values in inputs.items()
     }
+
+
+def same_for_all(
+    task: Task, inputs: torch.Tensor, rows: Sequence[Mapping[str, Any]] = ()
+) -> Condensed:
+    """One set and trace for every method of the panel, where no mean is matched."""
+    return condensed(task, dict.fromkeys(task.methods, inputs), dict.fromkeys(task.methods, rows))
+
+
+def traced(
+    number: int,
+    classes: Iterable[int],
+    terms: Iterable[float],
+    rows: Iterable[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """The trace's rows of an update: each class's loss, and what poisons did to its mean."""
+    return [
+        {"iteration": number, "class": c, "loss": term, **row}
+        for c, term, row in zip(classes, terms, rows, strict=True)
+    ]

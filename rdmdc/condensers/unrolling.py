@@ -1,4 +1,4 @@
-"""Training on a synthetic set that stays differentiable: what MTT and DD unroll."""
+"""Training on a condensed set that stays differentiable: what MTT and DD unroll."""
 
 from __future__ import annotations
 
