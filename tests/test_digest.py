@@ -245,6 +245,7 @@ SHOWS = {  # file, edit, jobs that reach it
     "workflow/stages/job.py": (altering("begin"), ["data:*", "target", *COMPUTING]),
     "workflow/stages/computing.py": (altering("network_of"), [*COMPUTING]),
     "workflow/stages/condense.py": (altering("run"), ["condense:*"]),
+    "workflow/stages/tabulating.py": (altering("tabulated"), [*TABLES]),
     "workflow/stages/drawing.py": (altering("save"), [*FIGURES]),
     "workflow/stages/poisons_figure.py": (altering("run"), ["poisons_figure"]),
 }

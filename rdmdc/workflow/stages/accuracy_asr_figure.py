@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-import pandas as pd
-
-from rdmdc.reporting import tables
 from rdmdc.reporting.accuracy_asr import accuracy_asr
-from rdmdc.storage.provenance import Provenance
-from rdmdc.storage.rows import load_all_rows
 from rdmdc.workflow.stages import drawing
+from rdmdc.workflow.stages.tabulating import tabulated
 
 PATHS = {"scores": "some", **drawing.PATHS}
 
 
 def run(args: argparse.Namespace) -> None:
     """Accuracy against attack success rate of a table's rows."""
-    options = args.options
-    provenance = Provenance.begin(args.stage, options, args.code, args.scores)
-    scores = pd.concat(load_all_rows(args.scores, "scores"), ignore_index=True)
-    made = tables.table(scores, options["rows"], options["reference"])
+    provenance, made = tabulated(args)
     drawing.save(args, provenance, accuracy_asr(made))
