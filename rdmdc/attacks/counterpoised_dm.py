@@ -9,23 +9,20 @@ from functools import partial
 import torch
 
 from rdmdc import plugins, rates
-from rdmdc.attacks.crafting import Crafted, Crafting, Purpose, Scene, choose, craft, embed
-from rdmdc.attacks.way import way_to_target
+from rdmdc.attacks.crafting import Crafted, Purpose, Scene, choose, craft, embed
+from rdmdc.attacks.way import OnTheWay, way_to_target
 from rdmdc.checkpoints import Checkpoints
 from rdmdc.options import Rate, option
 from rdmdc.progress import OnStep
 
 
 @dataclass(frozen=True)
-class Options(Crafting):
+class Options(OnTheWay):
     """How poisons are crafted, and how some of them balance the others."""
 
     counterweight: Rate = option("share of the poisons that lie on the other side of the class")
     beyond: float = option(
         "how far these lie on the other side, in lengths of the way to the target", above=0
-    )
-    class_images: int = option(
-        "images of the adversarial class that its mean is estimated from", at_least=2
     )
 
 

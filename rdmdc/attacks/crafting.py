@@ -99,6 +99,12 @@ def choose(scene: Scene, classes: Sequence[int]) -> torch.Tensor:
     return torch.cat(chosen)
 
 
+def clean_images(scene: Scene, label: int, count: int, draws: torch.Generator) -> torch.Tensor:
+    """Pixels (n, C, H, W) uint8 of at most ``count`` clean images of a class, drawn at random."""
+    start, of = int(scene.train.class_start()[label]), int(scene.train.counts()[label])
+    return scene.train.pixels[start + torch.randperm(of, generator=draws)[:count]]
+
+
 def craft(
     scene: Scene,
     indices: torch.Tensor,

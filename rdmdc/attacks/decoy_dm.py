@@ -9,8 +9,8 @@ from functools import partial
 import torch
 
 from rdmdc import plugins
-from rdmdc.attacks.crafting import Crafted, Crafting, Purpose, Scene, choose, craft, embed
-from rdmdc.attacks.way import way_to_target
+from rdmdc.attacks.crafting import Crafted, Purpose, Scene, choose, clean_images, craft, embed
+from rdmdc.attacks.way import OnTheWay, way_to_target
 from rdmdc.checkpoints import Checkpoints
 from rdmdc.options import option
 from rdmdc.progress import OnStep
@@ -18,13 +18,12 @@ from rdmdc.randomness import generator
 
 
 @dataclass(frozen=True)
-class Options(Crafting):
+class Options(OnTheWay):
     """How poisons are crafted, and how the other classes are made to vary along their way."""
 
     reach: float = option(
         "how far a decoy lies from its class's mean, in lengths of the way to the target", above=0
     )
-    class_images: int = option("images of a class that its mean is estimated from", at_least=2)
 
 
 @plugins.attack(Options, every_class=True, passes=5)
@@ -51,17 +50,16 @@ def decoy_objective(
     decoys' class. labels (P,) are those of the poisons, values (P, C, H, W) their pixels.
     """
     way = way_to_target(scene, options, options.class_images, purpose)
-    starts, counts = scene.train.class_start(), scene.train.counts()
     for c in labels.unique().tolist():
         mine = values[labels.to(values.device) == c]
         if c == scene.target.adversarial_label:
             embeddings = embed(scene, options, mine, purpose)
             yield (embeddings.mean(0) - way.mean - way.step).square().sum()
             continue
-        order = torch.randperm(int(counts[c]), generator=generator(*purpose, "clean", c))
-        clean = scene.train.pixels[starts[c] + order[: options.class_images]].to(values)
+        draws = generator(*purpose, "clean", c)
+        clean = clean_images(scene, c, options.class_images, draws)
         with torch.no_grad():
-            mean = embed(scene, options, clean, purpose).mean(0)
+            mean = embed(scene, options, clean.to(values), purpose).mean(0)
         embeddings = embed(scene, options, mine, purpose)
         term = torch.zeros((), device=values.device)
         for side, half in ((1, embeddings[0::2]), (-1, embeddings[1::2])):

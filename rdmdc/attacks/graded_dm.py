@@ -9,15 +9,15 @@ from functools import partial
 import torch
 
 from rdmdc import plugins
-from rdmdc.attacks.crafting import Crafted, Crafting, Purpose, Scene, choose, craft, embed
-from rdmdc.attacks.way import way_to_target
+from rdmdc.attacks.crafting import Crafted, Purpose, Scene, choose, craft, embed
+from rdmdc.attacks.way import OnTheWay, way_to_target
 from rdmdc.checkpoints import Checkpoints
 from rdmdc.options import option
 from rdmdc.progress import OnStep
 
 
 @dataclass(frozen=True)
-class Options(Crafting):
+class Options(OnTheWay):
     """How poisons are crafted, and how they are spread between their class and the target."""
 
     nearest: float = option(
@@ -30,9 +30,6 @@ class Options(Crafting):
     )
     grading: float = option(
         "weight of each poison's place on the way, beside that of their mean", at_least=0
-    )
-    class_images: int = option(
-        "images of the adversarial class that its mean is estimated from", at_least=2
     )
 
 

@@ -8,16 +8,16 @@ from functools import partial
 import torch
 
 from rdmdc import plugins
-from rdmdc.attacks.crafting import Crafted, Crafting, Scene, choose, craft, embed
+from rdmdc.attacks.crafting import Crafted, Scene, choose, craft, embed
 from rdmdc.attacks.dm_poison import dm_objective
-from rdmdc.attacks.way import way_to_target
+from rdmdc.attacks.way import OnTheWay, way_to_target
 from rdmdc.checkpoints import Checkpoints
 from rdmdc.options import option
 from rdmdc.progress import OnStep
 
 
 @dataclass(frozen=True)
-class Options(Crafting):
+class Options(OnTheWay):
     """How poisons are crafted, and which images become poisons."""
 
     selected: str = option(
@@ -25,9 +25,6 @@ class Options(Crafting):
         choices=("nearest", "farthest"),
     )
     networks: int = option("random networks that the images' places are averaged over", at_least=1)
-    class_images: int = option(
-        "images of the adversarial class that its mean is estimated from", at_least=2
-    )
 
 
 @plugins.attack(Options, passes=2)

@@ -9,7 +9,16 @@ from functools import partial
 import torch
 
 from rdmdc import plugins
-from rdmdc.attacks.crafting import Crafted, Crafting, Purpose, Scene, choose, craft, embed
+from rdmdc.attacks.crafting import (
+    Crafted,
+    Crafting,
+    Purpose,
+    Scene,
+    choose,
+    clean_images,
+    craft,
+    embed,
+)
 from rdmdc.checkpoints import Checkpoints
 from rdmdc.options import option
 from rdmdc.progress import OnStep
@@ -43,10 +52,9 @@ def untargeted_objective(
     scene: Scene, crafting: Options, labels: torch.Tensor, values: torch.Tensor, purpose: Purpose
 ) -> Iterator[torch.Tensor]:
     """A term a class: −‖mean of its clean images' embeddings − mean of its poisons'‖²."""
-    starts, counts = scene.train.class_start(), scene.train.counts()
     for c in labels.unique().tolist():
-        order = torch.randperm(int(counts[c]), generator=generator(*purpose, "clean", c))
-        clean = scene.train.pixels[starts[c] + order[: crafting.clean_batch]].to(values)
+        draws = generator(*purpose, "clean", c)
+        clean = clean_images(scene, c, crafting.clean_batch, draws).to(values)
         mine = values[labels.to(values.device) == c]
         embeddings = embed(scene, crafting, torch.cat([clean, mine]), (*purpose, c))
         mean, poisoned = embeddings[: len(clean)].mean(0), embeddings[len(clean) :].mean(0)

@@ -6,8 +6,16 @@ from dataclasses import dataclass
 
 import torch
 
-from rdmdc.attacks.crafting import Crafting, Purpose, Scene, embed
+from rdmdc.attacks.crafting import Crafting, Purpose, Scene, clean_images, embed
+from rdmdc.options import option
 from rdmdc.randomness import generator
+
+
+@dataclass(frozen=True)
+class OnTheWay(Crafting):
+    """As crafting, and what the way from a class to the target is found from."""
+
+    class_images: int = option("images of a class that its mean is estimated from", at_least=2)
 
 
 @dataclass(frozen=True)
@@ -33,9 +41,7 @@ def way_to_target(scene: Scene, crafting: Crafting, class_images: int, purpose: 
     The mean is that of ``class_images`` clean images, drawn for the purpose.
     """
     label = scene.target.adversarial_label
-    start, count = int(scene.train.class_start()[label]), int(scene.train.counts()[label])
-    order = torch.randperm(count, generator=generator(*purpose, "clean"))[:class_images]
-    clean = scene.train.pixels[start + order]
+    clean = clean_images(scene, label, class_images, generator(*purpose, "clean"))
     pixels = torch.cat([scene.target.pixels[None], clean]).to(scene.device, torch.float32)
     with torch.no_grad():
         embeddings = embed(scene, crafting, pixels, purpose)
